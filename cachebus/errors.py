@@ -1,0 +1,119 @@
+"""Every error this library raises, in one tree. Names say what happened; attributes say to what.
+
+    CacheBusError
+    ├── ConfigurationError            a setting, template or policy that cannot work; names the field and the fix
+    ├── NotCacheable                  a value that must not or cannot be stored
+    ├── ServerError                   the server answered, or failed to
+    │   ├── Unavailable               no connection, or it was lost; nobody knows whether the command ran
+    │   │   └── ServerTimeout         no answer in time
+    │   ├── NotReady                  LOADING, BUSY, CLUSTERDOWN, MASTERDOWN, TRYAGAIN: wait and ask again
+    │   ├── ReadOnlyServer            READONLY: a replica; look for the primary
+    │   ├── ServerOutOfMemory         OOM: the write was refused, nothing changed
+    │   ├── AccessDenied              NOAUTH, WRONGPASS, NOPERM: only a person can mend it
+    │   ├── WrongType                 WRONGTYPE: the name is taken by something else
+    │   ├── UnknownScript             NOSCRIPT: answered by sending the script again
+    │   ├── Moved                     MOVED, ASK: the slot lives on another node
+    │   └── CommandRefused            any other error reply
+    ├── PublishRefused                an event that was not accepted; nothing was stored
+    ├── LockError
+    │   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
+    │   ├── LockLost                  the lease ended, or was taken, before the body did
+    │   └── AlreadyHeld               the holder asked again; it would wait for itself
+    └── SessionsUnavailable           the store cannot be asked; nobody was logged out
+"""
+
+from __future__ import annotations
+
+
+class CacheBusError(Exception):
+    """The root: `except CacheBusError` catches everything this library raises on purpose."""
+
+
+class ConfigurationError(CacheBusError, ValueError):
+    """A setting, template or policy cannot work. The message names the field and the fix."""
+
+
+class NotCacheable(CacheBusError, TypeError):
+    """The value must not be stored (secrets, balances, live prices) or cannot be encoded."""
+
+
+class ServerError(CacheBusError):
+    """The server refused a command, or could not be asked."""
+
+
+class Unavailable(ServerError):
+    """There is no working connection. A command that was under way may or may not have run."""
+
+
+class ServerTimeout(Unavailable):
+    """The server did not answer in time. The command may still run."""
+
+
+class NotReady(ServerError):
+    """The server is loading, busy with a script, or its cluster is down. The command did not run."""
+
+
+class ReadOnlyServer(ServerError):
+    """This node is a replica; the primary is elsewhere. The command did not run."""
+
+
+class ServerOutOfMemory(ServerError):
+    """`maxmemory` is reached and the server may not evict. The write did not happen."""
+
+
+class AccessDenied(ServerError):
+    """Wrong or missing credentials, or the user may not run this command. Retrying does not help."""
+
+
+class WrongType(ServerError):
+    """The name holds another type than the one this command works on."""
+
+
+class UnknownScript(ServerError):
+    """The server does not know the script's digest (restart, SCRIPT FLUSH)."""
+
+
+class Moved(ServerError):
+    """The slot is served by another node of the cluster.
+
+    `address` is ("host", port); `ask` is true for a one-time redirect.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        kind, _slot, address = message.split()[:3]
+        host, _, port = address.rpartition(":")
+        self.address = (host, int(port))
+        self.ask = kind == "ASK"
+
+
+class CommandRefused(ServerError):
+    """The server answered with an error that has no class of its own."""
+
+
+class PublishRefused(CacheBusError):
+    """The event was not accepted and nothing was stored. The message names the field and the fix."""
+
+
+class LockError(CacheBusError):
+    """Something about a distributed lock. `name` is the lock's."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"lock {name!r}: {message}")
+        self.name = name
+
+
+class LockNotAcquired(LockError):
+    """Somebody else held the lock for as long as the caller was willing to wait."""
+
+
+class LockLost(LockError):
+    """The lease ended or was taken over while the body ran."""
+
+
+class AlreadyHeld(LockError):
+    """The caller holds this lock already and would wait for itself."""
+
+
+class SessionsUnavailable(CacheBusError):
+    """The session store cannot be asked. This is an outage (503), never a logout."""

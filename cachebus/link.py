@@ -1,0 +1,70 @@
+"""The connections of one process to one deployment, and when they begin and end."""
+
+from __future__ import annotations
+
+import time
+from typing import Self
+
+from cachebus.names import Names
+from cachebus.server import Node, Server, Welcome
+from cachebus.subscriptions import Subscriptions
+from cachebus.wire import Address, Wire
+
+
+def now_s() -> float:
+    """Return seconds on a clock that runs on while the machine sleeps (CLOCK_MONOTONIC stops there)."""
+    return _clock()
+
+
+def _boot_clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+_clock = _boot_clock if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+
+
+class Link:
+    """What a process holds open: one shared connection per server, one for pub/sub (opened when somebody listens).
+
+    `entries` holds cached values and may evict; `store` holds what must not be evicted: ledger, bus, locks, limits,
+    sessions. Without a `store_url` both are one server.
+    """
+
+    def __init__(self, url: str, *, store_url: str | None = None, namespace: str = "cachebus") -> None:
+        self.names = Names(namespace)
+        self.welcomes: list[Welcome] = []
+        """Called with every new connection to the store, before anyone may use it."""
+        self.store: Server = Node(Address(store_url or url), self._welcome)
+        self.entries: Server = Node(Address(url)) if store_url and store_url != url else self.store
+        self.subscriptions = Subscriptions(self.store, self.names.wake)
+        self._offset_us = 0
+
+    async def start(self) -> None:
+        """Connect; returns after the first attempt, also when the server is away (it is then tried again for ever)."""
+        await self.store.start()
+        if self.entries is not self.store:
+            await self.entries.start()
+
+    async def close(self) -> None:
+        """Close every connection. Idempotent."""
+        await self.subscriptions.close()
+        await self.entries.close()
+        if self.entries is not self.store:
+            await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def now_us(self) -> int:
+        """Return the server's time in microseconds, as last compared; no process's wall clock takes part."""
+        return int(now_s() * 1_000_000) + self._offset_us
+
+    async def _welcome(self, wire: Wire) -> None:
+        seconds, micros = await wire.call("TIME")
+        self._offset_us = int(seconds) * 1_000_000 + int(micros) - int(now_s() * 1_000_000)
+        for welcome in self.welcomes:
+            await welcome(wire)

@@ -1,0 +1,7 @@
+-- write: store a value whatever lies there, unless that was born later.
+-- KEYS[1] entry
+-- ARGV[1] entry   ARGV[2] life_ms   ARGV[3] born, 16 digits, us
+-- returns 1 stored, 0 a newer one stays
+if redis.call('GETRANGE', KEYS[1], 2, 17) > ARGV[3] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1

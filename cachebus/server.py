@@ -1,0 +1,186 @@
+"""The server as the rest of the library sees it: always there, or plainly away.
+
+One shared connection carries every command; it is kept by one task, at most one attempt a second. A server that answers
+too late too often counts as away. Connections that block (journal, events) or listen are opened beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from cachebus.errors import AccessDenied, ServerError, ServerTimeout, Unavailable, UnknownScript
+from cachebus.scripts import script
+from cachebus.wire import Address, Argument, Reply, Wire
+
+log = logging.getLogger("cachebus")
+
+TIMEOUT_S = 0.25
+"""How long one command may take before its caller goes on without it."""
+LATE_BEFORE_AWAY = 5
+"""So many timeouts in a row and the server counts as away, until it answers a PING in time."""
+RETRY_S = 1.0
+"""At most one connection attempt in this time, plus up to a quarter at random."""
+
+Welcome = Callable[[Wire], Awaitable[None]]
+"""Called with each new shared connection before anyone may use it; raising refuses the connection."""
+
+
+class Server(Protocol):
+    """What the parts of this library ask of a Redis or Valkey, be it one node, behind Sentinel, or a cluster."""
+
+    @property
+    def up(self) -> bool:
+        """Whether a connection stands and the server has answered in time."""
+        ...
+
+    async def start(self) -> None:
+        """Begin to keep a connection; return after the first attempt."""
+        ...
+
+    async def close(self) -> None:
+        """Drop every connection. Idempotent."""
+        ...
+
+    async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:
+        """Send one command; commands of one loop tick leave together. *key* names the node in a cluster.
+
+        Never sent twice. Raises: Unavailable (may or may not have run), or what the server answered.
+        """
+        ...
+
+    async def run(
+        self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S
+    ) -> Reply:
+        """Run `lua/<verb>.lua`; all *keys* share a slot. One round trip. Raises: as `call`."""
+        ...
+
+    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
+        """Open a connection of one's own to the node of *key*, for commands that block or listen."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when the server is up, however long that takes."""
+        ...
+
+
+class Node:
+    """One server, found by URL or through Sentinel. Implements `Server`."""
+
+    def __init__(self, address: Address, welcome: Welcome | None = None) -> None:
+        self.address = address
+        self._welcome = welcome
+        self._wire: Wire | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._attempted = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._late = 0
+        self._told_away = False
+        self.fault: ServerError | None = None
+        """Why the server is away; None while it is up."""
+        self.connects = 0
+
+    async def start(self) -> None:
+        """Keep a connection from now on; return after the first attempt, whatever came of it."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name=f"cachebus server {self.address}")
+        await self._attempted.wait()
+
+    async def close(self) -> None:
+        """Drop the connection and stop keeping one. Idempotent."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        if self._wire is not None:
+            await self._wire.close()
+            self._wire = None
+
+    @property
+    def up(self) -> bool:
+        """Whether a connection stands and the server has answered in time."""
+        return self._wire is not None
+
+    async def ready(self) -> None:
+        """Return when the server is up."""
+        await self._connected.wait()
+
+    async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:  # noqa: ARG002 - one node serves every key
+        """Send one command. See `Server.call`."""
+        wire = self._wire
+        if wire is None:
+            raise self.fault or Unavailable("not connected")
+        try:
+            reply = await wire.call(*command, timeout_s=timeout_s)
+        except ServerTimeout as late:
+            self._late += 1
+            if self._late >= LATE_BEFORE_AWAY:
+                wire.abort(late)
+            raise
+        self._late = 0
+        return reply
+
+    async def run(
+        self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S
+    ) -> Reply:
+        """Run a script. See `Server.run`."""
+        known = script(verb)
+        try:
+            return await self.call("EVALSHA", known.digest, len(keys), *keys, *args, timeout_s=timeout_s)
+        except UnknownScript:
+            return await self.call("EVAL", known.text, len(keys), *keys, *args, timeout_s=timeout_s)
+
+    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:  # noqa: ARG002 - one node serves every key
+        """Open a connection of one's own. Waits until the server is up, so an outage costs no attempts here."""
+        await self.ready()
+        return await self.address.connect(on_push=on_push)
+
+    async def _keep(self) -> None:
+        now = asyncio.get_running_loop().time
+        while True:
+            started = now()
+            try:
+                wire = await self._connect()
+            except ServerError as refused:
+                self._away(refused)
+            else:
+                self._back(wire)
+                self._away(await wire.lost)
+                await wire.close()
+            pause = RETRY_S + random.uniform(0, RETRY_S / 4) - (now() - started)  # noqa: S311 - jitter, not a secret
+            if pause > 0:
+                await asyncio.sleep(pause)
+
+    async def _connect(self) -> Wire:
+        self.connects += 1
+        wire = await self.address.connect()
+        try:
+            await wire.call("PING", timeout_s=TIMEOUT_S)
+            if self._welcome is not None:
+                await self._welcome(wire)
+        except BaseException:
+            await wire.close()
+            raise
+        return wire
+
+    def _back(self, wire: Wire) -> None:
+        self._wire, self.fault, self._late = wire, None, 0
+        self._connected.set()
+        self._attempted.set()
+        if self._told_away:
+            self._told_away = False
+            log.warning("redis is back: %s", self.address)
+
+    def _away(self, reason: Exception) -> None:
+        self._wire = None
+        self._connected.clear()
+        self._attempted.set()
+        self.fault = reason if isinstance(reason, ServerError) else Unavailable(str(reason))
+        if not self._told_away:
+            self._told_away = True
+            hint = " (only new credentials can mend this)" if isinstance(reason, AccessDenied) else ""
+            log.warning("redis is away: %s: %s%s", self.address, reason, hint)
+
