@@ -25,7 +25,17 @@ _IMMUTABLE = (
 NEVER_CACHED = frozenset(
     {
         # secrets and personal data
-        *("password", "passwd", "password_hash", "passphrase", "secret", "client_secret", "api_key", "apikey", "private_key"),
+        *(
+            "password",
+            "passwd",
+            "password_hash",
+            "passphrase",
+            "secret",
+            "client_secret",
+            "api_key",
+            "apikey",
+            "private_key",
+        ),
         *("access_token", "refresh_token", "credit_card", "card_number", "cvv", "ssn", "social_security_number"),
         *("email", "phone", "phone_number", "date_of_birth", "home_address", "passport_number"),
         # transactional: the ledger of record answers these
@@ -56,7 +66,9 @@ class Codec:
         self.fingerprint = hashlib.blake2b(schema, digest_size=4).hexdigest()
         self.shared = not self.untyped and is_immutable(declared)
         if refused := sorted(field_names(declared) & NEVER_CACHED):
-            raise ConfigurationError(f"{what}: field {refused[0]!r} of the return type must never be cached; leave it out")
+            raise ConfigurationError(
+                f"{what}: field {refused[0]!r} of the return type must never be cached; leave it out"
+            )
 
     def encode(self, value: Any) -> bytes:
         """Return *value* as bytes. Raises: NotCacheable naming the view and what cannot be stored."""

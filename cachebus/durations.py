@@ -34,9 +34,7 @@ def _parse(duration: Duration) -> int | None:
         return None
     if isinstance(duration, int | float):
         return round(duration * 1000) if abs(duration) < float("inf") else None
-    if not isinstance(duration, str) or not duration:
-        return None
     parts = _PART.findall(duration)
-    if "".join(number + unit for number, unit in parts) != duration.replace(" ", ""):
+    if not parts or "".join(number + unit for number, unit in parts) != duration.replace(" ", ""):
         return None
     return round(sum(float(number) * _UNIT_MS[unit] for number, unit in parts))

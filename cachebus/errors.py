@@ -1,25 +1,25 @@
 """Every error this library raises, in one tree. Names say what happened; attributes say to what.
 
-    CacheBusError
-    ├── ConfigurationError            a setting, template or policy that cannot work; names the field and the fix
-    ├── NotCacheable                  a value that must not or cannot be stored
-    ├── ServerError                   the server answered, or failed to
-    │   ├── Unavailable               no connection, or it was lost; nobody knows whether the command ran
-    │   │   └── ServerTimeout         no answer in time
-    │   ├── NotReady                  LOADING, BUSY, CLUSTERDOWN, MASTERDOWN, TRYAGAIN: wait and ask again
-    │   ├── ReadOnlyServer            READONLY: a replica; look for the primary
-    │   ├── ServerOutOfMemory         OOM: the write was refused, nothing changed
-    │   ├── AccessDenied              NOAUTH, WRONGPASS, NOPERM: only a person can mend it
-    │   ├── WrongType                 WRONGTYPE: the name is taken by something else
-    │   ├── UnknownScript             NOSCRIPT: answered by sending the script again
-    │   ├── Moved                     MOVED, ASK: the slot lives on another node
-    │   └── CommandRefused            any other error reply
-    ├── PublishRefused                an event that was not accepted; nothing was stored
-    ├── LockError
-    │   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
-    │   ├── LockLost                  the lease ended, or was taken, before the body did
-    │   └── AlreadyHeld               the holder asked again; it would wait for itself
-    └── SessionsUnavailable           the store cannot be asked; nobody was logged out
+CacheBusError
+├── ConfigurationError            a setting, template or policy that cannot work; names the field and the fix
+├── NotCacheable                  a value that must not or cannot be stored
+├── ServerError                   the server answered, or failed to
+│   ├── Unavailable               no connection, or it was lost; nobody knows whether the command ran
+│   │   └── ServerTimeout         no answer in time
+│   ├── NotReady                  LOADING, BUSY, CLUSTERDOWN, MASTERDOWN, TRYAGAIN: wait and ask again
+│   ├── ReadOnlyServer            READONLY: a replica; look for the primary
+│   ├── ServerOutOfMemory         OOM: the write was refused, nothing changed
+│   ├── AccessDenied              NOAUTH, WRONGPASS, NOPERM: only a person can mend it
+│   ├── WrongType                 WRONGTYPE: the name is taken by something else
+│   ├── UnknownScript             NOSCRIPT: answered by sending the script again
+│   ├── Moved                     MOVED, ASK: the slot lives on another node
+│   └── CommandRefused            any other error reply
+├── PublishRefused                an event that was not accepted; nothing was stored
+├── LockError
+│   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
+│   ├── LockLost                  the lease ended, or was taken, before the body did
+│   └── AlreadyHeld               the holder asked again; it would wait for itself
+└── SessionsUnavailable           the store cannot be asked; nobody was logged out
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
-
 TABLE_SCOPES = 100_000
 """Scopes remembered by one process; about 15 MB. Forgetting more raises `since`, which only costs questions."""
 
@@ -43,6 +42,8 @@ class Freshness:
         self.position = 0
         self.since = 0
         self.start = 0
+        self.heard_at = float("inf")
+        """When the journal last answered, seconds of `link.now_s`; a stalled process must not trust its table."""
         self.run = ""
         """The server run this process last vouched for."""
         self.version = 0
@@ -165,5 +166,3 @@ class LedgerAnswer(NamedTuple):
         if not self.clock or born < self.start or born < self.floor:
             return False
         return all(self.clocks.get(scope, 0) <= born for scope in scopes)
-
-

@@ -6,8 +6,11 @@ and `market:*` never reaches `marketing:…`. Tags are opaque strings and are ne
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import hashlib
 import re
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -22,6 +25,7 @@ EVERYTHING = "*"
 LONGEST_NAME = 200
 """Longer keys are stored under a digest; the scopes still come from the key itself."""
 
+_WORDS = (str, int, float, type(None), datetime.date, datetime.time, datetime.timedelta, uuid.UUID, decimal.Decimal)
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.@+=,~-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _GLOB = re.compile(r"[*?\[]")
@@ -33,6 +37,8 @@ def escape(value: object) -> str:
         return str(value)
     if isinstance(value, Enum):
         value = value.value
+    if not isinstance(value, _WORDS):
+        raise TypeError(f"{type(value).__name__} cannot be part of a key; pass an id, not the object")
     text = str(value)
     if text.isalnum() and text.isascii():
         return text
@@ -53,18 +59,18 @@ class Template:
         known = frozenset(parameters)
         self.text = text
         self._word = word
-        self._parts: list[tuple[str, str | None]] = []
+        self.parts: list[tuple[str, str | None]] = []
         for literal, name, spec, conversion in Formatter().parse(text):
             if name is not None and (spec or conversion or name not in known):
                 hint = f"parameters are {', '.join(sorted(known)) or 'none'}"
                 raise ConfigurationError(f"{what}: {{{name}}} in {text!r} is not a plain parameter name; {hint}")
-            self._parts.append((literal, name))
-        self.fields = frozenset(name for _, name in self._parts if name is not None)
+            self.parts.append((literal, name))
+        self.fields = frozenset(name for _, name in self.parts if name is not None)
 
     def format(self, arguments: Mapping[str, Any]) -> str:
         """Return the text for these arguments."""
         word = self._word
-        return "".join(literal if name is None else literal + word(arguments[name]) for literal, name in self._parts)
+        return "".join(literal if name is None else literal + word(arguments[name]) for literal, name in self.parts)
 
 
 def key_scope(key: str) -> str:

@@ -37,6 +37,8 @@ class Link:
         self.store: Server = Node(Address(store_url or url), self._welcome)
         self.entries: Server = Node(Address(url)) if store_url and store_url != url else self.store
         self.subscriptions = Subscriptions(self.store, self.names.wake)
+        self.wakes = self.subscriptions if self.entries is self.store else Subscriptions(self.entries, self.names.wake)
+        """Where fills announce themselves: on the entries' server."""
         self._offset_us = 0
 
     async def start(self) -> None:
@@ -48,6 +50,7 @@ class Link:
     async def close(self) -> None:
         """Close every connection. Idempotent."""
         await self.subscriptions.close()
+        await self.wakes.close()
         await self.entries.close()
         if self.entries is not self.store:
             await self.store.close()

@@ -36,7 +36,7 @@ class Held:
         "value",
     )
 
-    def __init__(  # noqa: PLR0913 - one record, filled in one place
+    def __init__(
         self,
         value: Any,
         payload: bytes | None,

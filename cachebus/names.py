@@ -26,9 +26,7 @@ class Names:
 
     def __post_init__(self) -> None:
         if not _NAMESPACE.fullmatch(self.namespace):
-            raise ConfigurationError(
-                f"namespace: {self.namespace!r} must be 1 to 40 letters, digits, '_', '.' or '-'"
-            )
+            raise ConfigurationError(f"namespace: {self.namespace!r} must be 1 to 40 letters, digits, '_', '.' or '-'")
         for part in ("ledger", "journal", "feed", "wake"):
             object.__setattr__(self, part, self.bus(part))
 

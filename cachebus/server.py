@@ -108,7 +108,7 @@ class Node:
         """Return when the server is up."""
         await self._connected.wait()
 
-    async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:  # noqa: ARG002 - one node serves every key
+    async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:
         """Send one command. See `Server.call`."""
         wire = self._wire
         if wire is None:
@@ -133,7 +133,7 @@ class Node:
         except UnknownScript:
             return await self.call("EVAL", known.text, len(keys), *keys, *args, timeout_s=timeout_s)
 
-    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:  # noqa: ARG002 - one node serves every key
+    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
         """Open a connection of one's own. Waits until the server is up, so an outage costs no attempts here."""
         await self.ready()
         return await self.address.connect(on_push=on_push)
@@ -183,4 +183,3 @@ class Node:
             self._told_away = True
             hint = " (only new credentials can mend this)" if isinstance(reason, AccessDenied) else ""
             log.warning("redis is away: %s: %s%s", self.address, reason, hint)
-

@@ -63,6 +63,9 @@ _ERRORS: dict[str, type[ServerError]] = {
 }
 
 
+_pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
+
+
 def reply_error(message: str) -> ServerError:
     """Return the error of this library that an error reply stands for."""
     return _ERRORS.get(message.split(" ", 1)[0], CommandRefused)(message)
@@ -105,7 +108,7 @@ class Wire(asyncio.Protocol):
         future: asyncio.Future[Reply] = self._loop.create_future()
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(hiredis.pack_command(command))
+        self._unsent.append(_pack(command))
         self._pending.append((future, self._loop.time() + timeout_s))
         if not self._watching:
             self._watching = True
@@ -124,7 +127,7 @@ class Wire(asyncio.Protocol):
             raise Unavailable(str(self.lost.result()))
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        self._unsent.append(hiredis.pack_command(command))
+        self._unsent.append(_pack(command))
 
     def abort(self, reason: Exception) -> None:
         """Drop the connection now; everything unanswered fails with *reason*."""
@@ -135,7 +138,7 @@ class Wire(asyncio.Protocol):
     async def close(self) -> None:
         """Close the connection. Idempotent."""
         self.abort(Unavailable("the connection was closed"))
-        self._connection._reader = self._connection._writer = None  # type: ignore[assignment]  # noqa: SLF001 - so that its finalizer has nothing to close
+        self._connection._reader = self._connection._writer = None  # noqa: SLF001 - so that its finalizer has nothing to close
 
     # -- asyncio.Protocol -------------------------------------------------------------------------------------------
 
@@ -263,13 +266,15 @@ class Address:
         )
         try:
             # A fresh context: a connection outlives the request whose task happened to open it.
-            await asyncio.get_running_loop().create_task(connection.connect(), context=Context())
+            await asyncio.get_running_loop().create_task(_opened(connection), context=Context())
         except driver_errors.RedisError as refused:
             raise _connect_error(refused) from refused
         return Wire(connection, on_push)
 
     async def _primary(self) -> tuple[str, int]:
-        sentinel = Sentinel(self.hosts, socket_timeout=CONNECT_TIMEOUT_S, protocol=2)
+        sentinel = Sentinel(  # type: ignore[no-untyped-call] # the driver has no annotation here
+            self.hosts, socket_timeout=CONNECT_TIMEOUT_S, protocol=2
+        )
         try:
             host, port = await sentinel.discover_master(self.service)
         except driver_errors.RedisError as unknown:
@@ -278,6 +283,10 @@ class Address:
             for client in sentinel.sentinels:
                 await client.aclose()
         return str(host), int(port)
+
+
+async def _opened(connection: AbstractConnection) -> None:
+    await connection.connect()  # type: ignore[no-untyped-call] # the driver has no annotation here
 
 
 def _host_and_port(text: str) -> tuple[str, int]:
