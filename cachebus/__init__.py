@@ -10,7 +10,7 @@ from cachebus.errors import (
 )
 from cachebus.ledger import Clock
 from cachebus.link import Link
-from cachebus.reader import UNCHANGED, previous
+from cachebus.loader import UNCHANGED, previous
 from cachebus.settings import CacheSettings
 from cachebus.stats import CacheStats, ViewStats
 from cachebus.view import View, Warmed

@@ -10,19 +10,18 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Self, TypeVar
 
+from cachebus.call import Call, Demand, Value
 from cachebus.codec import Codec
 from cachebus.durations import Duration, milliseconds
-from cachebus.entries import Entries
-from cachebus.errors import ConfigurationError, ServerError
-from cachebus.freshness import Freshness
-from cachebus.journal import Journal
+from cachebus.errors import ConfigurationError
 from cachebus.keys import EVERYTHING, checked_key_scope, glob_scope, scopes_of, scopes_to_invalidate, stored_name
-from cachebus.ledger import Clock, Ledger
+from cachebus.ledger import Clock
 from cachebus.link import Link, now_s
 from cachebus.memory import Memory
 from cachebus.names import Names
 from cachebus.policy import Policy, policy
-from cachebus.reader import Call, Demand, Reader, Value
+from cachebus.reader import Reader
+from cachebus.running import Running
 from cachebus.settings import CacheSettings
 from cachebus.stats import CacheStats, ViewStats
 from cachebus.view import P, R, Tags, View, demanded
@@ -32,9 +31,6 @@ T = TypeVar("T")
 
 _missed: ContextVar[tuple[Any, dict[str, int]]] = ContextVar("cachebus_missed", default=(None, {}))
 """Keys this task looked for in vain, and the newest clock it knew then: a `set` of one of them is a fill."""
-
-SWEEP_S = 30.0
-"""How often expired values leave memory, asked for or not."""
 
 
 class Cache:
@@ -51,7 +47,7 @@ class Cache:
         """Every view declared on this cache, by name."""
         self.reader: Reader | None = None
         """The parts of this process, once connected."""
-        self._running: _Running | None = None
+        self._running: Running | None = None
         self._connecting: asyncio.Lock | None = None
         self._plain = Codec(Any, "cache.set")
         self._plain_stats = ViewStats()
@@ -223,8 +219,8 @@ class Cache:
     ) -> None:
         """Store plain data (None, numbers, text, bytes, lists, dicts, times) under *key*.
 
-        After a miss of *key* in this task, or with `born=` (a clock known before the value was read), this is a fill: it
-        never outlives an invalidation that came since. Otherwise it is an authoritative write: the key is invalidated
+        After a miss of *key* in this task, or with `born=` (a clock known before the value was read), this is a fill:
+        it never outlives an invalidation that came since. Otherwise it is an authoritative write: the key is invalidated
         everywhere and this value takes its place; never do that with a value read earlier.
         Raises: NotCacheable. Nothing when Redis is away.
         """
@@ -236,7 +232,7 @@ class Cache:
         clock = born if born is not None else _misses().pop(key, None)
         if clock is None:
             clock = await self._invalidate((checked_key_scope(key),))
-        await reader.write(call, payload, clock)
+        await reader.loader.write(call, payload, clock)
 
     async def delete(self, key: str) -> Clock:
         """Make *key* unreadable everywhere. One round trip."""
@@ -332,7 +328,7 @@ class Cache:
             self._connecting, self._running, self.reader = asyncio.Lock(), None, None
         async with self._connecting:
             if self._running is None:
-                self._running = await _Running.start(self.settings)
+                self._running = await Running.start(self.settings)
                 self.reader = self._running.reader
             return self._running.reader
 
@@ -375,80 +371,6 @@ class Cache:
 
     def _default_ttl(self) -> Duration:
         return self._settings.default_ttl_ms / 1000 if self._settings is not None else 300
-
-
-class _Running:
-    """A cache that is connected: its parts in this loop and this process."""
-
-    def __init__(self, settings: CacheSettings, url: str | None) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.pid = os.getpid()
-        self.freshness = Freshness()
-        self.link = Link(url, store_url=settings.store_url, namespace=settings.namespace) if url is not None else None
-        self.ledger = Ledger(self.link, self.freshness) if self.link is not None else None
-        self.journal = Journal(self.link, self.freshness) if self.link is not None else None
-        link, ledger = self.link, self.ledger
-        self.reader = Reader(
-            Memory(settings.max_memory_entries, settings.max_memory_bytes),
-            self.freshness,
-            ledger=ledger,
-            journal=self.journal,
-            entries=Entries(link, ledger) if link is not None and ledger is not None else None,
-            names=Names(settings.namespace),
-            max_staleness_s=settings.max_staleness_ms / 1000,
-            up=(lambda: link.store.up and link.entries.up) if link is not None else (lambda: False),
-            now_us=link.now_us if link is not None else (lambda: int(now_s() * 1_000_000)),
-        )
-        self._tasks: list[asyncio.Task[None]] = []
-        self.embedded: Any = None
-
-    @classmethod
-    async def start(cls, settings: CacheSettings) -> _Running:
-        """Connect. Returns also when Redis is away: it is tried again, and reads go on without it."""
-        url, embedded = settings.url, None
-        if url is None and settings.redis_enabled and settings.enabled:
-            from cachebus.embedded import EmbeddedServer  # noqa: PLC0415 - only where no server is configured
-
-            embedded = await asyncio.to_thread(EmbeddedServer.start)
-            url = embedded.url
-            log.warning("REDIS_URL is not set: using the embedded %s at %s", embedded.kind, url)
-        elif not settings.redis_enabled:
-            url = None
-            log.warning("REDIS_ENABLED=false: this process caches alone, nothing is shared or invalidated elsewhere")
-        running = cls(settings, url if settings.enabled else None)
-        running.embedded = embedded
-        if running.link is not None and running.journal is not None:
-            await running.link.start()
-            running._tasks.append(asyncio.create_task(running.journal.run(), name="cachebus journal"))
-            running._tasks.append(asyncio.create_task(running._deliver(), name="cachebus outbox"))
-        running._tasks.append(asyncio.create_task(running._sweep(), name="cachebus sweep"))
-        return running
-
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_S)
-            self.reader.memory.sweep(now_s())
-
-    async def _deliver(self) -> None:
-        """Send queued invalidations while the connection stands (after an outage the next connection does it)."""
-        assert self.link is not None and self.ledger is not None  # noqa: S101, PT018 - started only with a server
-        while True:
-            await asyncio.sleep(1.0)
-            if self.ledger.queued and self.link.store.up:
-                with contextlib.suppress(ServerError):
-                    await self.ledger.deliver()
-
-    async def close(self) -> None:
-        if self.loop.is_closed() or self.pid != os.getpid():
-            return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.reader.close()
-        if self.link is not None:
-            await self.link.close()
-        if self.embedded is not None:
-            await asyncio.to_thread(self.embedded.stop)
 
 
 def _own(found: Value, codec: Codec) -> Any:

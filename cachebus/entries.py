@@ -84,10 +84,14 @@ class Entries:
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
-        for first in range(0, len(asked), READS_A_CALL):
-            task = asyncio.ensure_future(self._read(asked[first : first + READS_A_CALL]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        groups: dict[int, list[tuple[Ask, asyncio.Future[Found]]]] = {}
+        for item in asked:
+            groups.setdefault(self._server.group(item[0].entry), []).append(item)
+        for group in groups.values():
+            for first in range(0, len(group), READS_A_CALL):
+                task = asyncio.ensure_future(self._read(group[first : first + READS_A_CALL]))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     async def _read(self, asked: list[tuple[Ask, asyncio.Future[Found]]]) -> None:
         keys: list[str] = []
@@ -169,7 +173,7 @@ class Entries:
             self._waiters.pop(entry, None)
 
     async def listen(self) -> bool:
-        """Make sure fills wake us; True if that was so already, False if it only now is (and one was perhaps missed)."""
+        """Make sure fills wake us; False where that begins only now (one was perhaps missed)."""
         if self._listening is not None and self._listening.done() and not self._listening.exception():
             return True
         if self._listening is None or self._listening.done():

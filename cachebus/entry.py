@@ -48,8 +48,8 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     """Of that, the last part in which the value is no longer fresh (stale windows)."""
     load_ms: float
     """How long the load took, for the early refresh."""
-    encoding: int
     tags: tuple[str, ...] = ()
+    encoding: int = Encoding.RAW
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -64,19 +64,16 @@ _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 
 
-def pack(
-    payload: bytes, *, born: int, life_ms: int, grace_ms: int, load_ms: float, tags: tuple[str, ...], what: str
-) -> bytes:
-    """Return the bytes of an entry. Raises: NotCacheable when the value is too large."""
+def pack(payload: bytes, born: int, header: Header, what: str) -> bytes:
+    """Return the bytes of an entry, compressed where it pays. Raises: NotCacheable when the value is too large."""
     if len(payload) > LARGEST_BYTES:
         raise NotCacheable(f"{what}: the value has {len(payload):,} bytes, the most stored is {LARGEST_BYTES:,}")
-    encoding = Encoding.RAW
     if len(payload) >= COMPRESS_FROM_BYTES:
         smaller = zstd.compress(payload, ZSTD_LEVEL)
         if len(smaller) <= len(payload) * WORTH_RATIO:
-            payload, encoding = smaller, Encoding.ZSTD
-    header = _encode_header(Header(life_ms, grace_ms, round(load_ms, 1), encoding, tags))
-    return b"%b%016d%b%b%b" % (MAGIC, born, len(header).to_bytes(2), header, payload)
+            payload, header = smaller, msgspec.structs.replace(header, encoding=Encoding.ZSTD)
+    encoded = _encode_header(header)
+    return b"%b%016d%b%b%b" % (MAGIC, born, len(encoded).to_bytes(2), encoded, payload)
 
 
 def unpack(data: bytes) -> Entry | None:

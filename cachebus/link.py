@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Self
 
+from cachebus.cluster import Cluster
 from cachebus.names import Names
 from cachebus.server import Node, Server, Welcome
 from cachebus.subscriptions import Subscriptions
@@ -23,6 +24,10 @@ def _boot_clock() -> float:
 _clock = _boot_clock if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
 
 
+def _server(address: Address, welcome: Welcome | None, *, home: str) -> Server:
+    return Cluster(address, welcome, home=home) if address.kind == "cluster" else Node(address, welcome)
+
+
 class Link:
     """What a process holds open: one shared connection per server, one for pub/sub (opened when somebody listens).
 
@@ -34,8 +39,9 @@ class Link:
         self.names = Names(namespace)
         self.welcomes: list[Welcome] = []
         """Called with every new connection to the store, before anyone may use it."""
-        self.store: Server = Node(Address(store_url or url), self._welcome)
-        self.entries: Server = Node(Address(url)) if store_url and store_url != url else self.store
+        self.store = _server(Address(store_url or url), self._welcome, home=self.names.ledger)
+        apart = store_url is not None and store_url != url
+        self.entries = _server(Address(url), None, home=self.names.wake) if apart else self.store
         self.subscriptions = Subscriptions(self.store, self.names.wake)
         self.wakes = self.subscriptions if self.entries is self.store else Subscriptions(self.entries, self.names.wake)
         """Where fills announce themselves: on the entries' server."""

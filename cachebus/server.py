@@ -37,6 +37,10 @@ class Server(Protocol):
         """Whether a connection stands and the server has answered in time."""
         ...
 
+    def group(self, key: str) -> int:
+        """Return a number that is equal for keys which one script may take together."""
+        ...
+
     async def start(self) -> None:
         """Begin to keep a connection; return after the first attempt."""
         ...
@@ -70,8 +74,11 @@ class Server(Protocol):
 class Node:
     """One server, found by URL or through Sentinel. Implements `Server`."""
 
-    def __init__(self, address: Address, welcome: Welcome | None = None) -> None:
+    def __init__(
+        self, address: Address, welcome: Welcome | None = None, *, place: tuple[str, int] | None = None
+    ) -> None:
         self.address = address
+        self._place = place
         self._welcome = welcome
         self._wire: Wire | None = None
         self._keeper: asyncio.Task[None] | None = None
@@ -104,15 +111,27 @@ class Node:
         """Whether a connection stands and the server has answered in time."""
         return self._wire is not None
 
+    def group(self, key: str) -> int:
+        """One node takes all keys together."""
+        return 0
+
     async def ready(self) -> None:
         """Return when the server is up."""
         await self._connected.wait()
 
     async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:
         """Send one command. See `Server.call`."""
+        return await self._exchange(command, timeout_s)
+
+    async def call_asking(self, *command: Argument, timeout_s: float = TIMEOUT_S) -> Reply:
+        """Send one command that another node of the cluster redirected here with ASK."""
+        return await self._exchange(command, timeout_s, asking=True)
+
+    async def _exchange(self, command: tuple[Argument, ...], timeout_s: float, *, asking: bool = False) -> Reply:
         wire = self._wire
         if wire is None:
             raise self.fault or Unavailable("not connected")
+        allowed = wire.send("ASKING", timeout_s=timeout_s) if asking else None
         try:
             reply = await wire.call(*command, timeout_s=timeout_s)
         except ServerTimeout as late:
@@ -120,6 +139,9 @@ class Node:
             if self._late >= LATE_BEFORE_AWAY:
                 wire.abort(late)
             raise
+        finally:
+            if allowed is not None:
+                await asyncio.gather(allowed, return_exceptions=True)
         self._late = 0
         return reply
 
@@ -127,16 +149,12 @@ class Node:
         self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S
     ) -> Reply:
         """Run a script. See `Server.run`."""
-        known = script(verb)
-        try:
-            return await self.call("EVALSHA", known.digest, len(keys), *keys, *args, timeout_s=timeout_s)
-        except UnknownScript:
-            return await self.call("EVAL", known.text, len(keys), *keys, *args, timeout_s=timeout_s)
+        return await run_script(self.call, verb, keys, args, timeout_s)
 
     async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
         """Open a connection of one's own. Waits until the server is up, so an outage costs no attempts here."""
         await self.ready()
-        return await self.address.connect(on_push=on_push)
+        return await self.address.connect(self._place, on_push=on_push)
 
     async def _keep(self) -> None:
         now = asyncio.get_running_loop().time
@@ -156,7 +174,7 @@ class Node:
 
     async def _connect(self) -> Wire:
         self.connects += 1
-        wire = await self.address.connect()
+        wire = await self.address.connect(self._place)
         try:
             await wire.call("PING", timeout_s=TIMEOUT_S)
             if self._welcome is not None:
@@ -172,7 +190,7 @@ class Node:
         self._attempted.set()
         if self._told_away:
             self._told_away = False
-            log.warning("redis is back: %s", self.address)
+            log.warning("redis is back: %s", self)
 
     def _away(self, reason: Exception) -> None:
         self._wire = None
@@ -182,4 +200,23 @@ class Node:
         if not self._told_away:
             self._told_away = True
             hint = " (only new credentials can mend this)" if isinstance(reason, AccessDenied) else ""
-            log.warning("redis is away: %s: %s%s", self.address, reason, hint)
+            log.warning("redis is away: %s: %s%s", self, reason, hint)
+
+    def __str__(self) -> str:
+        return str(self.address) if self._place is None else f"cluster node {self._place[0]}:{self._place[1]}"
+
+
+async def run_script(
+    call: Callable[..., Awaitable[Reply]],
+    verb: str,
+    keys: Sequence[str],
+    args: Sequence[Argument],
+    timeout_s: float,
+) -> Reply:
+    """Run a script by its digest, or whole where the server has forgotten it (it did not run then)."""
+    known = script(verb)
+    rest = (len(keys), *keys, *args)
+    try:
+        return await call("EVALSHA", known.digest, *rest, key=keys[0], timeout_s=timeout_s)
+    except UnknownScript:
+        return await call("EVAL", known.text, *rest, key=keys[0], timeout_s=timeout_s)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 
 import msgspec
 
+from cachebus.call import USUAL, Call, Demand
 from cachebus.codec import Codec
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
 from cachebus.keys import Template, escape, plain, scopes_of, stored_name, tag_scope
 from cachebus.link import now_s
 from cachebus.policy import Policy
-from cachebus.reader import TRUST_S, USUAL, Call, Demand
+from cachebus.shelf import TRUST_S
 from cachebus.stats import ViewStats
 
 if TYPE_CHECKING:

@@ -1,0 +1,71 @@
+"""One read, described: what is wanted, how strictly, and what it brings home."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cachebus.codec import Codec
+from cachebus.policy import Policy
+from cachebus.stats import ViewStats
+
+
+class Demand(NamedTuple):
+    """What a caller demands beyond the usual guarantee."""
+
+    fresh_after: int = 0
+    """Nothing older than this clock, microseconds."""
+    strict: bool = False
+    """Nothing older than the ledger knows when the read begins."""
+    load_only: bool = False
+    """Load, neither serve nor store."""
+
+
+USUAL = Demand()
+
+
+@dataclass(slots=True)
+class Call:
+    """One view with one set of arguments: everything a read of it needs."""
+
+    key: str
+    entry: str
+    lease: str
+    scopes: tuple[str, ...]
+    tags: tuple[str, ...]
+    codec: Codec
+    policy: Policy
+    stats: ViewStats
+    load: Callable[[], Awaitable[Any]]
+    ttl_of: Callable[[Any], int] | None = None
+    """TTL by value, milliseconds, where it depends on the value."""
+    tags_of: Callable[[Any], tuple[str, ...]] | None = None
+    """Tags by value, where they depend on the value."""
+
+    def ttl_ms(self, value: Any) -> int:
+        """Return how long *value* is fresh."""
+        if value is None and self.policy.negative_ttl_ms:
+            return self.policy.negative_ttl_ms
+        return self.ttl_of(value) if self.ttl_of is not None else self.policy.ttl_ms
+
+    def all_tags(self, value: Any) -> tuple[str, ...]:
+        """Return the tags of *value*: those known before the load, and those it brings."""
+        return tuple(dict.fromkeys((*self.tags, *self.tags_of(value)))) if self.tags_of is not None else self.tags
+
+    def own(self, value: Any, payload: bytes | None) -> Any:
+        """Return *value* as its caller may keep it: shared where nobody can change it, else decoded afresh."""
+        return value if payload is None else self.codec.decode(payload)
+
+
+class Value(NamedTuple):
+    """What a read brings home. `payload` is what each caller decodes for itself; None: `value` may be shared."""
+
+    value: Any
+    payload: bytes | None
+    born: int
+    loaded: bool
+    late_scopes: tuple[str, ...] = ()
+    """Scopes known only after the load."""
+    renew_ms: int = 0
+    """Non-zero: somebody should renew it, in the background, to live longer than this."""

@@ -1,0 +1,103 @@
+"""A cache that is connected: its parts, in one event loop of one process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING, Self
+
+from cachebus.entries import Entries
+from cachebus.errors import ServerError
+from cachebus.freshness import Freshness
+from cachebus.journal import Journal
+from cachebus.ledger import Ledger
+from cachebus.link import Link, now_s
+from cachebus.memory import Memory
+from cachebus.reader import Reader
+from cachebus.settings import CacheSettings
+from cachebus.shelf import Shelf
+
+if TYPE_CHECKING:
+    from cachebus.embedded import EmbeddedServer
+
+log = logging.getLogger("cachebus")
+
+SWEEP_S = 30.0
+"""How often expired values leave memory, asked for or not."""
+DELIVER_S = 1.0
+"""How often queued invalidations are tried while the connection stands."""
+
+
+class Running:
+    """The parts of a connected cache, wired together once."""
+
+    def __init__(self, settings: CacheSettings, url: str | None, embedded: EmbeddedServer | None) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
+        self.freshness = Freshness()
+        self.link = Link(url, store_url=settings.store_url, namespace=settings.namespace) if url is not None else None
+        self.ledger = Ledger(self.link, self.freshness) if self.link is not None else None
+        self.journal = Journal(self.link, self.freshness) if self.link is not None else None
+        link, ledger = self.link, self.ledger
+        up = (lambda: link.store.up and link.entries.up) if link is not None else (lambda: False)
+        shelf = Shelf(
+            Memory(settings.max_memory_entries, settings.max_memory_bytes),
+            self.freshness,
+            ledger,
+            up=up,
+            now_us=link.now_us if link is not None else (lambda: int(now_s() * 1_000_000)),
+            max_staleness_s=settings.max_staleness_ms / 1000,
+        )
+        entries = Entries(link, ledger) if link is not None and ledger is not None else None
+        self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._embedded = embedded
+
+    @classmethod
+    async def start(cls, settings: CacheSettings) -> Self:
+        """Connect. Returns also when Redis is away: it is tried again, and reads go on without it."""
+        url, embedded = settings.url, None
+        if not settings.redis_enabled:
+            url = None
+            log.warning("REDIS_ENABLED=false: this process caches alone, nothing is shared or invalidated elsewhere")
+        elif url is None:
+            from cachebus.embedded import EmbeddedServer  # noqa: PLC0415 - needed, and importable, only here
+
+            embedded = await asyncio.to_thread(EmbeddedServer.start)
+            url = embedded.url
+            log.warning("REDIS_URL is not set: using the embedded %s at %s", embedded.kind, url)
+        running = cls(settings, url, embedded)
+        if running.link is not None and running.journal is not None:
+            await running.link.start()
+            running._tasks.append(asyncio.create_task(running.journal.run(), name="cachebus journal"))
+            running._tasks.append(asyncio.create_task(running._deliver(), name="cachebus outbox"))
+        running._tasks.append(asyncio.create_task(running._sweep(), name="cachebus sweep"))
+        return running
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.reader.memory.sweep(now_s())
+
+    async def _deliver(self) -> None:
+        """Send queued invalidations while the connection stands (after an outage the next connection does it)."""
+        assert self.link is not None and self.ledger is not None  # noqa: S101, PT018 - started only with a server
+        while True:
+            await asyncio.sleep(DELIVER_S)
+            if self.ledger.queued and self.link.store.up:
+                with contextlib.suppress(ServerError):
+                    await self.ledger.deliver()
+
+    async def close(self) -> None:
+        if self.loop.is_closed() or self.pid != os.getpid():
+            return
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.reader.close()
+        if self.link is not None:
+            await self.link.close()
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.stop)
