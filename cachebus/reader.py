@@ -25,7 +25,7 @@ from cachebus.keys import scopes_of
 from cachebus.ledger import Ledger
 from cachebus.link import now_s
 from cachebus.loader import Loader
-from cachebus.memory import Held
+from cachebus.memory import MOST_HITS, Held
 from cachebus.policy import Age
 from cachebus.shelf import Shelf
 
@@ -158,7 +158,7 @@ class Reader:
         return self.freshness.seen
 
     def _from_memory(self, held: Held, call: Call, age: Age) -> Any:
-        held.hits = min(held.hits + 1, 3)
+        held.hits = min(held.hits + 1, MOST_HITS)
         call.stats.l1_hits += 1
         if age is not Age.FRESH:
             call.stats.stale += age is Age.STALE

@@ -16,6 +16,7 @@ from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
 from cachebus.keys import Template, escape, plain, scopes_of, stored_name, tag_scope
 from cachebus.link import now_s
+from cachebus.memory import MOST_HITS, Held
 from cachebus.policy import Policy
 from cachebus.shelf import TRUST_S
 from cachebus.stats import ViewStats
@@ -91,35 +92,49 @@ class View(Generic[P, R]):
         Memory: no round trip. Redis: one, shared with other reads of this loop tick. Load and fill: two.
         Raises: what the loader raises; never anything because Redis is away.
         """
-        reader = self._cache.reader
-        if reader is not None and not kwargs and demanded.get() is USUAL:
-            held = reader.memory.held.get(self.key(*args))
-            # All that a hit needs: in time, nothing invalidated since it was last looked at, and not a stalled process.
-            if (
-                held is not None
-                and held.checked == reader.freshness.version
-                and (now := now_s()) < held.early_at
-                and now - reader.freshness.heard_at < TRUST_S
-            ):
-                if held.hits < 3:
-                    held.hits += 1
-                self.stats.l1_hits += 1
-                return held.value if held.payload is None else self.codec.decode(held.payload)  # type: ignore[no-any-return]
-        return await self._read(args, kwargs)
+        held = self.held(*args) if not kwargs else None
+        return self.take(held) if held is not None else await self.read_with(None, args, kwargs)
 
-    async def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+    def held(self, *args: Any) -> Held | None:
+        """Return what memory holds for a call, if it may be served as it is. Any thread; no round trip."""
+        reader = self._cache.reader
+        if reader is None or demanded.get() is not USUAL:
+            return None
+        held = reader.memory.held.get(self.key(*args))
+        # In time, nothing invalidated since it was last looked at, and not in a process that was stalled.
+        if (
+            held is None
+            or held.checked != reader.freshness.version
+            or (now := now_s()) >= held.early_at
+            or now - reader.freshness.heard_at > TRUST_S
+        ):
+            return None
+        return held
+
+    def take(self, held: Held) -> R:
+        """Return the value of a hit as this caller may keep it, and count it."""
+        if held.hits < MOST_HITS:
+            held.hits += 1
+        self.stats.l1_hits += 1
+        return cast("R", held.value if held.payload is None else self.codec.decode(held.payload))
+
+    async def read_with(
+        self, load: Callable[[], Awaitable[R]] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> R:
+        """Read through memory, Redis and the load; *load* replaces running the function here."""
         demand = demanded.get()
         if not _RESERVED.isdisjoint(kwargs):
             demand = Demand(
                 int(kwargs.pop("fresh_after", demand.fresh_after) or 0), bool(kwargs.pop("strict", demand.strict))
             )
         arguments: dict[str, Any] = self._bind(*args, **kwargs)
+        load = load or (lambda: self.load(*args, **kwargs))
         anonymous = self.identity is not None and arguments[self.identity] is None
         if anonymous or demand.load_only or not self._cache.enabled:
             self.stats.bypassed += 1
-            return await self.load(*args, **kwargs)
+            return await load()
         reader = await self._cache.connected()
-        return await reader.read(self._call(arguments, args, kwargs), demand)  # type: ignore[no-any-return]
+        return cast("R", await reader.read(self._call(arguments, args, kwargs, load), demand))
 
     async def load(self, *args: Any, **kwargs: Any) -> R:
         """Run the function itself, uncached. A plain function runs in a thread."""
@@ -131,7 +146,7 @@ class View(Generic[P, R]):
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Invalidate and load now; returns the new value. Three round trips. Safe to repeat."""
         clock = await self.invalidate(*args, **kwargs)
-        return await self._read(args, {**kwargs, "fresh_after": clock})
+        return await self.read_with(None, args, {**kwargs, "fresh_after": clock})
 
     async def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Clock:
         """Make this entry unreadable everywhere; returns the clock to pass on as `fresh_after`. One round trip."""
@@ -141,7 +156,10 @@ class View(Generic[P, R]):
     async def warm(self, *args: P.args, **kwargs: P.kwargs) -> Warmed:
         """See to it that a valid entry with a good part of its TTL left exists; load it here unless another does."""
         reader = await self._cache.connected()
-        value = await reader.warm(self._call(self._bind(*args, **kwargs), args, kwargs), demanded.get())
+        arguments = self._bind(*args, **kwargs)
+        value = await reader.warm(
+            self._call(arguments, args, kwargs, lambda: self.load(*args, **kwargs)), demanded.get()
+        )
         return Warmed(value.born, value.loaded)
 
     # -- naming -----------------------------------------------------------------------------------------------------
@@ -179,7 +197,13 @@ class View(Generic[P, R]):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _call(self, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _call(
+        self,
+        arguments: dict[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        load: Callable[[], Awaitable[R]],
+    ) -> Call:
         key = self.key(*args, **kwargs)
         tags = tuple(tag.format(arguments) for tag in self._tags)
         names = self._cache.names
@@ -193,7 +217,7 @@ class View(Generic[P, R]):
             self.codec,
             self.policy,
             self.stats,
-            lambda: self.load(*args, **kwargs),
+            load,
             self._ttl_ms if self._ttl_of is not None else None,
             self._value_tags if self._tags_of is not None else None,
         )
