@@ -1,0 +1,105 @@
+"""Who is at work: every worker says so, in a file for its machine and in Redis for everyone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+
+import msgspec
+import structlog
+
+from cachebus import Link, ServerError
+from worker.health import Health, State
+from worker.heartbeat import BEAT_S, SILENT_S, Heartbeat
+
+log = structlog.get_logger("worker")
+
+LOOK_S = 0.5
+"""How soon a change of state is said."""
+PLATFORM_NAMES = ("DYNO", "RAILWAY_REPLICA_ID", "RENDER_INSTANCE_ID", "FLY_MACHINE_ID")
+"""How Heroku, Railway, Render and Fly call one running copy."""
+FORGET_S = 3600
+"""The list in Redis ends by itself this long after the last worker."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """What a worker says of itself. `at_us` is the server's time."""
+
+    name: str
+    at_us: int
+    state: str
+    why: str
+
+
+def worker_name(environment: Mapping[str, str]) -> str:
+    """Return a name for this process that a person finds again on the platform."""
+    place = next((environment[name] for name in PLATFORM_NAMES if environment.get(name)), None)
+    return f"{place or socket.gethostname()}.{os.getpid()}"
+
+
+class Announcer:
+    """Says how this worker is: at every change, and every few seconds."""
+
+    def __init__(self, name: str, health: Health, link: Link | None, heartbeat: Heartbeat) -> None:
+        self._name = name
+        self._health = health
+        self._link = link
+        self._heartbeat = heartbeat
+        self._disk_refused = False
+
+    async def run(self) -> None:
+        """Speak until cancelled; leaves nothing behind."""
+        now = asyncio.get_running_loop().time
+        said, said_at = State(""), 0.0
+        self._on_disk(self._heartbeat.clear_dead)
+        try:
+            while True:
+                state = self._health.state()
+                if state != said or now() - said_at >= BEAT_S:
+                    said, said_at = state, now()
+                    self._on_disk(self._heartbeat.beat, *state)
+                    await self._in_redis(state)
+                await asyncio.sleep(LOOK_S)
+        finally:
+            self._on_disk(self._heartbeat.remove)
+            await self._leave()
+
+    def _on_disk(self, write: Callable[..., None], *said: str) -> None:
+        try:
+            write(*said)
+        except OSError as refused:  # a read-only disk is no reason to stop working
+            if not self._disk_refused:
+                self._disk_refused = True
+                log.warning("no heartbeat file: `check` does not find this worker", error=str(refused))
+
+    async def _in_redis(self, state: State) -> None:
+        if self._link is None or not self._link.store.up:
+            return
+        entry = Entry(self._name, self._link.now_us(), *state)
+        roster = self._link.names.bus("workers")
+        try:
+            await self._link.store.call("HSET", roster, self._name, msgspec.json.encode(entry))
+            await self._link.store.call("EXPIRE", roster, FORGET_S)
+        except ServerError as away:
+            log.debug("not announced", error=str(away))
+
+    async def _leave(self) -> None:
+        if self._link is None or not self._link.store.up:
+            return
+        try:
+            await self._link.store.call("HDEL", self._link.names.bus("workers"), self._name)
+        except ServerError as away:
+            log.debug("not signed off", error=str(away))
+
+
+async def workers(link: Link) -> list[Entry]:
+    """Return what every living worker of this deployment last said; the silent are struck off. Raises: ServerError."""
+    roster = link.names.bus("workers")
+    reply = await link.store.call("HGETALL", roster)
+    entries = [msgspec.json.decode(entry, type=Entry) for entry in reply[1::2]]
+    silent = [entry for entry in entries if link.now_us() - entry.at_us > SILENT_S * 1_000_000]
+    if silent:
+        await link.store.call("HDEL", roster, *(entry.name for entry in silent))
+    return sorted((entry for entry in entries if entry not in silent), key=lambda entry: entry.name)
