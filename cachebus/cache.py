@@ -47,6 +47,7 @@ class Cache:
         """Every view declared on this cache, by name."""
         self.reader: Reader | None = None
         """The parts of this process, once connected."""
+        self._names: Names | None = None
         self._running: Running | None = None
         self._connecting: asyncio.Lock | None = None
         self._plain = Codec(Any, "cache.set")
@@ -220,7 +221,7 @@ class Cache:
         """Store plain data (None, numbers, text, bytes, lists, dicts, times) under *key*.
 
         After a miss of *key* in this task, or with `born=` (a clock known before the value was read), this is a fill:
-        it never outlives an invalidation that came since. Otherwise it is an authoritative write: the key is invalidated
+        After a miss of *key* in this task, or with `born=` (a clock known before the value was read), this is a
         everywhere and this value takes its place; never do that with a value read earlier.
         Raises: NotCacheable. Nothing when Redis is away.
         """
@@ -245,7 +246,7 @@ class Cache:
         if not self.enabled:
             return await load()
         reader = await self.connected()
-        return await reader.read(self._plain_call(key, ttl, tuple(tags), load), demanded.get())  # type: ignore[no-any-return]
+        return await reader.read(self._plain_call(key, ttl, tuple(tags)), load, demanded.get())  # type: ignore[no-any-return]
 
     async def get_or_load_many(
         self,
@@ -270,13 +271,7 @@ class Cache:
             found.update(loaded)
         return {key: found[key] for key in wanted if key in found}
 
-    def _plain_call(
-        self,
-        key: str,
-        ttl: Duration | None = None,
-        tags: tuple[str, ...] = (),
-        load: Callable[[], Awaitable[Any]] | None = None,
-    ) -> Call:
+    def _plain_call(self, key: str, ttl: Duration | None = None, tags: tuple[str, ...] = ()) -> Call:
         checked_key_scope(key)
         scopes_to_invalidate(tags=tags)
         ttl_ms = self.settings.default_ttl_ms if ttl is None else milliseconds(ttl, f"key {key!r}: ttl")
@@ -290,7 +285,6 @@ class Cache:
             self._plain,
             Policy(ttl_ms),
             self._plain_stats,
-            load or _no_loader,
         )
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -310,7 +304,9 @@ class Cache:
     @property
     def names(self) -> Names:
         """The names of what this deployment stores."""
-        return Names(self.settings.namespace)
+        if self._names is None:
+            self._names = Names(self.settings.namespace)
+        return self._names
 
     @property
     def link(self) -> Link:
@@ -391,7 +387,3 @@ def _remember_miss(key: str, clock: int) -> None:
     if len(missed) >= 100:
         missed.pop(next(iter(missed)))
     missed[key] = clock
-
-
-async def _no_loader() -> Any:
-    raise ConfigurationError("this read has no loader")

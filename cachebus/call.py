@@ -25,9 +25,13 @@ class Demand(NamedTuple):
 USUAL = Demand()
 
 
+Load = Callable[[], Awaitable[Any]]
+"""The loader with its arguments, as one reader brings it."""
+
+
 @dataclass(slots=True)
 class Call:
-    """One view with one set of arguments: everything a read of it needs."""
+    """One view with one set of arguments: everything a read of it needs but the loader. May be kept and used again."""
 
     key: str
     entry: str
@@ -37,11 +41,13 @@ class Call:
     codec: Codec
     policy: Policy
     stats: ViewStats
-    load: Callable[[], Awaitable[Any]]
     ttl_of: Callable[[Any], int] | None = None
     """TTL by value, milliseconds, where it depends on the value."""
     tags_of: Callable[[Any], tuple[str, ...]] | None = None
     """Tags by value, where they depend on the value."""
+    floor: int = 0
+    """Least `born` acceptable, as of `floor_version` (see `Reader`)."""
+    floor_version: int = -1
 
     def ttl_ms(self, value: Any) -> int:
         """Return how long *value* is fresh."""

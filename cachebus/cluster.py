@@ -9,7 +9,7 @@ from typing import Any
 
 from cachebus.errors import CommandRefused, Moved, ServerError, Unavailable
 from cachebus.server import TIMEOUT_S, Node, Welcome, run_script
-from cachebus.wire import Address, Argument, Reply, Wire, key_slot
+from cachebus.wire import Address, Argument, Done, Reply, Wire, key_slot
 
 log = logging.getLogger("cachebus")
 
@@ -34,6 +34,7 @@ class Cluster:
         self._owners: dict[int, Place] = {}
         self._nodes: dict[Place, Node] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Read the slot map from any node and connect to the home node; returns after the first attempt."""
@@ -86,6 +87,21 @@ class Cluster:
                 self._look_behind()
                 raise
         raise Unavailable(f"{self.address}: redirected more than {REDIRECTS} times")
+
+    def submit(self, key: str, commands: Sequence[tuple[Argument, ...]], done: Done) -> None:
+        """Send several commands to the node of *key*, following redirects. See `Server.submit`."""
+
+        async def send() -> None:
+            try:
+                replies = [await self.call(*command, key=key) for command in commands]
+            except ServerError as away:
+                done(away)
+            else:
+                done(replies)
+
+        task = asyncio.ensure_future(send())
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def run(
         self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S

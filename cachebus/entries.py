@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from cachebus.errors import ServerError
+from cachebus.errors import ServerError, UnknownScript
 from cachebus.freshness import LedgerAnswer
 from cachebus.ledger import Ledger
 from cachebus.link import Link
-from cachebus.wire import Argument
+from cachebus.scripts import script
+from cachebus.wire import Argument, Reply
 
 log = logging.getLogger("cachebus")
 
@@ -54,6 +55,36 @@ class Found(NamedTuple):
     state: State
     wait_ms: int
     ledger: LedgerAnswer | None
+    ask: Ask
+    """The question this answers; perhaps another caller's, whose lease it then is."""
+
+
+class _Read:
+    """One read under way, and everyone who waits for it."""
+
+    __slots__ = ("ask", "callers")
+
+    def __init__(self, ask: Ask, callers: list[asyncio.Future[Found]]) -> None:
+        self.ask = ask
+        self.callers = callers
+
+    def serves(self, ask: Ask) -> bool:
+        """Return whether the answer will do for another caller: as demanding, and loading or not like that one."""
+        mine = self.ask
+        return mine.floor >= ask.floor and mine.need_ms >= ask.need_ms and bool(mine.token) == bool(ask.token)
+
+    def succeed(self, found: Found) -> bool:
+        """Answer everyone; False where nobody waits any more."""
+        waiting = [caller for caller in self.callers if not caller.done()]
+        for caller in waiting:
+            caller.set_result(found)
+        return bool(waiting)
+
+    def fail(self, error: ServerError) -> None:
+        """Tell everyone that it failed."""
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_exception(error)
 
 
 class Entries:
@@ -63,7 +94,11 @@ class Entries:
         self._link = link
         self._server = link.entries
         self._ledger = ledger
-        self._asked: list[tuple[Ask, asyncio.Future[Found]]] = []
+        self._script = script("read")
+        self._together = link.entries is link.store and self._server.group("a") == self._server.group("b")
+        """Whether one connection answers both a read and a question to the ledger."""
+        self._asked: list[_Read] = []
+        self._reading: dict[str, _Read] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._listening: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -71,59 +106,97 @@ class Entries:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def read(self, ask: Ask) -> Found:
-        """Fetch one entry; where it cannot be used, take the lease or learn who has it. One shared round trip.
+        """Fetch one entry; where it cannot be used, take the lease or learn who has it.
 
+        One round trip, shared with other reads of this loop tick; a read of the same entry that is under way is joined.
         Raises: ServerError.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Found] = loop.create_future()
+        read = self._reading.get(ask.entry)
+        if read is not None and read.serves(ask):
+            read.callers.append(future)
+            return await future
         if not self._asked:
             loop.call_soon(self._flush)
-        self._asked.append((ask, future))
+        read = _Read(ask, [future])
+        self._asked.append(read)
+        self._reading[ask.entry] = read
         return await future
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
-        groups: dict[int, list[tuple[Ask, asyncio.Future[Found]]]] = {}
-        for item in asked:
-            groups.setdefault(self._server.group(item[0].entry), []).append(item)
+        groups: dict[int, list[_Read]] = {}
+        for read in asked:
+            groups.setdefault(self._server.group(read.ask.entry), []).append(read)
         for group in groups.values():
             for first in range(0, len(group), READS_A_CALL):
-                task = asyncio.ensure_future(self._read(group[first : first + READS_A_CALL]))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._send(group[first : first + READS_A_CALL])
 
-    async def _read(self, asked: list[tuple[Ask, asyncio.Future[Found]]]) -> None:
-        keys: list[str] = []
+    def _send(self, reads: list[_Read]) -> None:
+        """Read, and in the same flight ask the ledger. The read goes first: the answer must not be older than it."""
+        keys: list[Argument] = []
         args: list[Argument] = []
         names: dict[str, None] = {}
-        for ask, _ in asked:
+        for read in reads:
+            ask = read.ask
             keys += (ask.entry, ask.lease)
-            args += (f"{ask.floor:016d}", ask.need_ms, ask.token, LEASE_MS, ask.born, ask.touch_ms)
+            args += (b"%016d" % ask.floor, ask.need_ms, ask.token, LEASE_MS, ask.born, ask.touch_ms)
             names.update(dict.fromkeys(ask.scopes))
-        try:
-            reply, answer = await self._exchange(keys, args, tuple(names))
-        except ServerError as away:
-            for _, future in asked:
-                if not future.done():
-                    future.set_exception(type(away)(*away.args))
-            return
-        for i, (ask, future) in enumerate(asked):
-            if not future.done():
-                data, left, state, wait = reply[4 * i : 4 * i + 4]
-                future.set_result(Found(data, left, State(state), wait, answer if ask.scopes else None))
+        scopes = tuple(names)
+        command = (len(reads) * 2, *keys, *args)
+        commands: list[tuple[Argument, ...]] = [("EVALSHA", self._script.digest, *command)]
+        if scopes and self._together:
+            commands.append(self._ledger.question(scopes))
 
-    async def _exchange(
-        self, keys: list[str], args: list[Argument], scopes: tuple[str, ...]
-    ) -> tuple[Sequence[Any], LedgerAnswer | None]:
-        """Read, and in the same flight ask the ledger. The read goes first: the answer must not be older than it."""
-        read = self._server.run("read", keys, args)
-        if not scopes:
-            return await read, None
-        if self._link.entries is self._link.store:
-            reply, answer = await asyncio.gather(read, self._ledger.ask(scopes))
-            return reply, answer
-        return await read, await self._ledger.ask(scopes)
+        def arrived(replies: list[Reply] | ServerError) -> None:
+            if isinstance(replies, ServerError):
+                self._answer(reads, replies, (), None)
+            elif isinstance(replies[0], UnknownScript):
+                self._start(self._send_whole(reads, command, scopes))
+            elif scopes and not self._together:
+                self._start(self._ask_apart(reads, replies[0], scopes))
+            else:
+                self._answer(reads, replies[0], scopes, replies[1] if scopes else None)
+
+        self._server.submit(reads[0].ask.entry, commands, arrived)
+
+    async def _send_whole(self, reads: list[_Read], command: tuple[Argument, ...], scopes: tuple[str, ...]) -> None:
+        """The server has forgotten the script: send its text."""
+        try:
+            reply = await self._server.call("EVAL", self._script.text, *command, key=reads[0].ask.entry)
+        except ServerError as away:
+            reply = away
+        await self._ask_apart(reads, reply, scopes)
+
+    async def _ask_apart(self, reads: list[_Read], reply: Reply, scopes: tuple[str, ...]) -> None:
+        """The ledger lives on another server, or in another slot: it is asked once the read is answered."""
+        scores: Reply = None
+        if scopes and not isinstance(reply, ServerError):
+            try:
+                scores = await self._link.store.call(*self._ledger.question(scopes), key=self._link.names.ledger)
+            except ServerError as away:
+                scores = away
+        self._answer(reads, reply, scopes, scores)
+
+    def _answer(self, reads: list[_Read], reply: Reply, scopes: tuple[str, ...], scores: Reply) -> None:
+        failed = next((error for error in (reply, scores) if isinstance(error, ServerError)), None)
+        ledger = self._ledger.answered(scopes, scores) if failed is None and scores is not None else None
+        for i, read in enumerate(reads):
+            if self._reading.get(read.ask.entry) is read:
+                del self._reading[read.ask.entry]
+            if failed is not None:
+                read.fail(failed)
+                continue
+            data, left, state, wait = reply[4 * i : 4 * i + 4]
+            found = Found(data, left, State(state), wait, ledger if read.ask.scopes else None, read.ask)
+            if not read.succeed(found) and state == State.OURS:  # every caller gave up: nobody would load
+                self._start(self.release(read.ask))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

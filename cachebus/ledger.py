@@ -81,12 +81,15 @@ class Ledger:
         Raises: Unavailable.
         """
         names = tuple(dict.fromkeys(scopes))
-        reply = await self._link.store.call("ZMSCORE", self._keys[0], "@clock", "@start", "@floor", *names)
-        return self.answered(names, reply)
+        return self.answered(names, await self._link.store.call(*self.question(names)))
+
+    def question(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Return the command that asks for the clocks of *names*; `answered` reads its reply."""
+        return ("ZMSCORE", self._keys[0], "@clock", "@start", "@floor", *names)
 
     def answered(self, names: Sequence[str], reply: Sequence[bytes | None]) -> LedgerAnswer:
         """Read a ZMSCORE reply for `@clock @start @floor names…`."""
-        clock, start, floor, *scores = [int(float(score)) if score is not None else 0 for score in reply]
+        clock, start, floor, *scores = [int(score) if score is not None else 0 for score in reply]
         answer = LedgerAnswer(clock, start, floor, dict(zip(names, scores, strict=True)))
         self._freshness.heard(answer.clocks, clock)
         return answer

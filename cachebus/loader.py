@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from cachebus.call import Call, Value
+from cachebus.call import Call, Load, Value
 from cachebus.codec import Codec
 from cachebus.entries import Ask, Entries
 from cachebus.entry import Header, pack, unpack
@@ -47,7 +47,9 @@ class Loader:
         self._freshness = freshness
         self._entries = entries
 
-    async def load(self, call: Call, ask: Ask | None, old: bytes | None, *, born: int, moment: int) -> Value:
+    async def load(
+        self, call: Call, load: Load, ask: Ask | None, old: bytes | None, *, born: int, moment: int
+    ) -> Value:
         """Run the function and store the value as born at *born*, which was known before.
 
         *ask* holds the lease, None where there is none (Redis away). *old*: what Redis held, for `previous()`.
@@ -57,7 +59,7 @@ class Loader:
         released = False
         try:
             started = time.perf_counter()
-            value, payload = await self._produce(call, old)
+            value, payload = await self._produce(call, load, old)
             load_ms = (time.perf_counter() - started) * 1000
             call.stats.loaded(load_ms, len(payload))
             tags = call.all_tags(value)
@@ -98,13 +100,13 @@ class Loader:
             call, value, payload, header, left_ms=header.life_ms, as_of=born, scopes=call.scopes, moment=moment
         )
 
-    async def _produce(self, call: Call, old: bytes | None) -> tuple[Any, bytes]:
+    async def _produce(self, call: Call, load: Load, old: bytes | None) -> tuple[Any, bytes]:
         """Call the function; return the value as every caller will see it, and its bytes."""
         held = self._shelf.memory.held.get(call.key)
         before = call.own(held.value, held.payload) if held is not None else _decoded(call.codec, old)
         token = _previous.set(before)
         try:
-            value = await call.load()
+            value = await load()
         finally:
             _previous.reset(token)
         if isinstance(value, Unchanged):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from cachebus.call import USUAL, Call, Demand, Value
+from cachebus.call import USUAL, Call, Demand, Load, Value
 from cachebus.entries import Ask, Entries, Found, State
 from cachebus.entry import unpack
 from cachebus.errors import ServerError
@@ -42,9 +42,11 @@ NEVER = 10**16 - 1
 class Flight:
     """A read that is under way for all callers of one key in this process."""
 
-    __slots__ = ("born", "moment", "task")
+    __slots__ = ("born", "moment", "task", "token")
 
-    def __init__(self) -> None:
+    def __init__(self, token: str) -> None:
+        self.token = token
+        """Of the read that set it off, whose lease it may hold."""
         self.born: int | None = None
         """Set when the load begins; before that anyone may join, for nothing has been read yet."""
         self.moment = 0
@@ -79,35 +81,37 @@ class Reader:
 
     # -- the main path ----------------------------------------------------------------------------------------------
 
-    async def read(self, call: Call, demand: Demand = USUAL) -> Any:
+    async def read(self, call: Call, load: Load, demand: Demand = USUAL) -> Any:
         """Return the value of *call*: from memory, from Redis, or from one load in the cluster."""
         came_at = await self._catch_up(call, demand)
         held = self.memory.held.get(call.key)
         if held is not None:
             age = await self.shelf.age(held, call, demand)
             if age in (Age.FRESH, Age.EARLY, Age.STALE):
-                return self._from_memory(held, call, age)
+                return self._from_memory(held, call, load, age)
         while True:
             flight = self._flights.get(call.entry)
             if flight is None:
-                flight = self._depart(call)
+                found, value = await self._look(call)
+                if value is not None:
+                    return self._deliver(call, load, value)
+                flight = self._flights.get(call.entry) or self._depart(call, load, found)
+                await self._give_back(found, flight)
             elif self._may_join(flight, call):
                 call.stats.joined += 1
             else:
                 await asyncio.wait([flight.task])
                 continue
-            result = await self._arrive(flight, call, held)
-            if self._entitled(result, came_at):
-                if result.renew_ms:
-                    self._renew_behind(call, result.renew_ms)
-                return call.own(result.value, result.payload)
+            value = await self._arrive(flight, call, held)
+            if self._entitled(value, came_at):
+                return self._deliver(call, load, value)
 
-    async def warm(self, call: Call, demand: Demand = USUAL) -> Value:
+    async def warm(self, call: Call, load: Load, demand: Demand = USUAL) -> Value:
         """Make sure a valid entry with a good part of its life left lies in Redis; load it here if need be."""
         await self._catch_up(call, demand)
         need_ms = call.policy.grace_ms + int(call.policy.ttl_ms * WARM_BELOW)
         while True:
-            flight = self._flights.get(call.entry) or self._depart(call, need_ms)
+            flight = self._flights.get(call.entry) or self._depart(call, load, None, need_ms)
             if self._may_join(flight, call):
                 return await asyncio.shield(flight.task)
             await asyncio.wait([flight.task])
@@ -119,19 +123,7 @@ class Reader:
         if held is not None and await self.shelf.age(held, call, demand) in (Age.FRESH, Age.EARLY, Age.STALE):
             call.stats.l1_hits += 1
             return Value(held.value, held.payload, held.as_of, loaded=False)
-        if self._entries is None or not self._up() or self.freshness.is_pending(call.scopes):
-            return None
-        known, floor = self.freshness.seen, self.freshness.latest(call.scopes)
-        need_ms = call.policy.grace_ms - call.policy.stale_ms
-        ask = Ask(call.entry, call.lease, floor, need_ms=need_ms, scopes=self._doubted(call))
-        try:
-            found = await self._entries.read(ask)
-            value = await self._accept(call, found, known)
-        except ServerError:
-            return None
-        if value is None or found.left_ms < need_ms:
-            return None
-        call.stats.l2_hits += 1
+        _, value = await self._look(call, claim=False)
         return value
 
     async def close(self) -> None:
@@ -157,20 +149,25 @@ class Reader:
                 log.debug("%s: the ledger could not be asked: %s", call.key, away)
         return self.freshness.seen
 
-    def _from_memory(self, held: Held, call: Call, age: Age) -> Any:
+    def _deliver(self, call: Call, load: Load, value: Value) -> Any:
+        if value.renew_ms:
+            self._renew_behind(call, load, value.renew_ms)
+        return call.own(value.value, value.payload)
+
+    def _from_memory(self, held: Held, call: Call, load: Load, age: Age) -> Any:
         held.hits = min(held.hits + 1, MOST_HITS)
         call.stats.l1_hits += 1
         if age is not Age.FRESH:
             call.stats.stale += age is Age.STALE
-            self._renew_behind(call, int((held.keep_until - now_s()) * 1000) + 1)
+            self._renew_behind(call, load, int((held.keep_until - now_s()) * 1000) + 1)
         return call.own(held.value, held.payload)
 
     # -- flights ----------------------------------------------------------------------------------------------------
 
-    def _depart(self, call: Call, need_ms: int = 0) -> Flight:
-        """Begin a read that everyone in this process may share."""
-        flight = Flight()
-        flight.task = asyncio.ensure_future(self._fly(flight, call, need_ms))
+    def _depart(self, call: Call, load: Load, found: Found | None = None, need_ms: int = 0) -> Flight:
+        """Begin a load, or the wait for somebody else's, that everyone in this process may share."""
+        flight = Flight(found.ask.token if found is not None else "")
+        flight.task = asyncio.ensure_future(self._fly(flight, call, load, found, need_ms))
         self._flights[call.entry] = flight
         flight.task.add_done_callback(lambda task: self._land(call, flight, task))
         return flight
@@ -204,51 +201,98 @@ class Reader:
         """
         return not any(result.born < self.freshness.latest((scope,)) <= came_at for scope in result.late_scopes)
 
-    def _renew_behind(self, call: Call, need_ms: int) -> None:
+    def _renew_behind(self, call: Call, load: Load, need_ms: int) -> None:
         if call.entry not in self._flights:
-            self._depart(call, need_ms)
+            self._depart(call, load, None, need_ms)
 
     # -- Redis ------------------------------------------------------------------------------------------------------
 
-    async def _fly(self, flight: Flight, call: Call, need_ms: int) -> Value:
-        """Redis, or the load. Whoever holds the lease loads; whoever does not is woken by the fill and looks again."""
-        if self._entries is None or not self._up() or self.freshness.is_pending(call.scopes):
-            return await self._load(flight, call)
-        policy = call.policy
-        need_ms = max(need_ms, policy.grace_ms - policy.stale_ms)
-        touch_ms = policy.life_ms(policy.ttl_ms, 0) if policy.sliding else 0
-        token = f"{self._process}.{next(self._count)}"
-        floor = 0
-        while True:
-            known = self.freshness.seen
-            floor = max(floor, self.freshness.latest(call.scopes))
-            ask = Ask(call.entry, call.lease, floor, token, known, need_ms, touch_ms, self._doubted(call))
-            floor = 0
-            woken = self._entries.expect(call.entry)
-            try:
-                found = await self._entries.read(ask)
-                value = await self._accept(call, found, known)
+    async def _look(self, call: Call, *, claim: bool = True) -> tuple[Found | None, Value | None]:
+        """Ask Redis once: the value that may be served, or else who loads. (None, None) where Redis cannot be asked."""
+        if not self._trusts_redis(call):
+            return None, None
+        assert self._entries is not None  # noqa: S101 - trusted
+        try:
+            found = await self._entries.read(self._ask(call, 0, 0, self._token() if claim else ""))
+            value = await self._accept(call, found)
+        except ServerError as away:
+            log.debug("%s: Redis cannot be asked: %s", call.key, away)
+            return None, None
+        if value is None or found.state is not State.USE or found.left_ms < found.ask.need_ms:
+            return found, None
+        call.stats.l2_hits += 1
+        return found, value
+
+    async def _fly(self, flight: Flight, call: Call, load: Load, found: Found | None, need_ms: int) -> Value:
+        """Load, if the lease is ours; otherwise wait until the fill wakes us, and look again."""
+        if not self._trusts_redis(call):
+            return await self._load(flight, call, load)
+        assert self._entries is not None  # noqa: S101 - trusted
+        flight.token = flight.token or self._token()
+        floor, deaf = 0, found is not None  # deaf: that read was sent before a fill could have woken us
+        woken = self._entries.expect(call.entry)
+        try:
+            while True:
+                found = found or await self._entries.read(self._ask(call, floor, need_ms, flight.token))
+                value = await self._accept(call, found)
                 if found.state in (State.OURS, State.ALONE):
-                    return await self._load(flight, call, ask, found.data)
-                if found.state is State.ELSEWHERE:
-                    call.stats.waits += 1
-                    if await self._entries.listen():
-                        await asyncio.wait([woken], timeout=max(found.wait_ms, 1) / 1000)
-                elif value is None:
-                    floor = NEVER
-                else:
+                    return await self._load(flight, call, load, found)
+                if found.state is State.USE and value is not None:
                     call.stats.l2_hits += 1
                     return value
-            except ServerError as away:
-                log.debug("%s: loading without Redis: %s", call.key, away)
-                return await self._load(flight, call)
-            finally:
-                self._entries.forget(call.entry, woken)
+                floor = NEVER if found.state is State.USE else 0
+                if found.state is State.ELSEWHERE:
+                    call.stats.waits += 1
+                    if await self._entries.listen() and not deaf:
+                        await asyncio.wait([woken], timeout=max(found.wait_ms, 1) / 1000)
+                        woken = self._entries.expect(call.entry)
+                found, deaf = None, False
+        except ServerError as away:
+            log.debug("%s: loading without Redis: %s", call.key, away)
+            return await self._load(flight, call, load)
+        finally:
+            self._entries.forget(call.entry, woken)
 
-    async def _load(self, flight: Flight, call: Call, ask: Ask | None = None, old: bytes | None = None) -> Value:
+    async def _give_back(self, found: Found | None, flight: Flight) -> None:
+        """Somebody else departed while we looked: the lease we were given is theirs to take."""
+        if (
+            self._entries is not None
+            and found is not None
+            and found.state is State.OURS
+            and flight.token != found.ask.token
+        ):
+            await self._entries.release(found.ask)
+
+    def _trusts_redis(self, call: Call) -> bool:
+        return self._entries is not None and self._up() and not self.freshness.is_pending(call.scopes)
+
+    def _token(self) -> str:
+        return f"{self._process}.{next(self._count)}"
+
+    def _ask(self, call: Call, floor: int, need_ms: int, token: str) -> Ask:
+        policy = call.policy
+        return Ask(
+            call.entry,
+            call.lease,
+            max(floor, self._floor(call)),
+            token,
+            self.freshness.seen,
+            max(need_ms, policy.grace_ms - policy.stale_ms),
+            policy.life_ms(policy.ttl_ms, 0) if policy.sliding else 0,
+            self._doubted(call),
+        )
+
+    async def _load(self, flight: Flight, call: Call, load: Load, found: Found | None = None) -> Value:
         flight.moment = self.freshness.moment()
         flight.born = max(0, self.freshness.seen - call.policy.read_lag_us)
-        return await self.loader.load(call, ask, old, born=flight.born, moment=flight.moment)
+        ask, old = (found.ask, found.data) if found is not None else (None, None)
+        return await self.loader.load(call, load, ask, old, born=flight.born, moment=flight.moment)
+
+    def _floor(self, call: Call) -> int:
+        """Return the clock an entry must at least be born at; looked up again only when something was invalidated."""
+        if call.floor_version != self.freshness.version:
+            call.floor, call.floor_version = self.freshness.latest(call.scopes), self.freshness.version
+        return call.floor
 
     def _doubted(self, call: Call) -> tuple[str, ...]:
         """Scopes to ask the ledger about in the same round trip: only while entries older than our table may exist."""
@@ -257,8 +301,8 @@ class Reader:
         policy = call.policy
         return call.scopes if (now_s() - self._since_at) * 1000 <= policy.ttl_ms + policy.grace_ms else ()
 
-    async def _accept(self, call: Call, found: Found, known: int) -> Value | None:
-        """Turn what Redis holds into a value: an entry, of our type, valid. *known*: newest clock before the read."""
+    async def _accept(self, call: Call, found: Found) -> Value | None:
+        """Turn what Redis holds into a value: an entry, of our type, valid."""
         entry = unpack(found.data) if found.data is not None else None
         if entry is None:
             return None
@@ -271,7 +315,7 @@ class Reader:
             if answer is None or scopes is not call.scopes:
                 answer = await self._ledger.ask(scopes)
             if answer.allows(as_of, scopes):
-                verdict, as_of = Verdict.VALID, max(as_of, min(known, answer.clock))
+                verdict, as_of = Verdict.VALID, max(as_of, min(found.ask.born, answer.clock))
         if verdict is not Verdict.VALID:
             return None
         try:

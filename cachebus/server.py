@@ -12,16 +12,14 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from cachebus.errors import AccessDenied, ServerError, ServerTimeout, Unavailable, UnknownScript
+from cachebus.errors import AccessDenied, ServerError, Unavailable, UnknownScript
 from cachebus.scripts import script
-from cachebus.wire import Address, Argument, Reply, Wire
+from cachebus.wire import Address, Argument, Done, Reply, Wire
 
 log = logging.getLogger("cachebus")
 
 TIMEOUT_S = 0.25
 """How long one command may take before its caller goes on without it."""
-LATE_BEFORE_AWAY = 5
-"""So many timeouts in a row and the server counts as away, until it answers a PING in time."""
 RETRY_S = 1.0
 """At most one connection attempt in this time, plus up to a quarter at random."""
 
@@ -56,6 +54,13 @@ class Server(Protocol):
         """
         ...
 
+    def submit(self, key: str, commands: Sequence[tuple[Argument, ...]], done: Done) -> None:
+        """Send several commands now, in this order, to the node of *key*; *done* is called with the replies.
+
+        Error replies stand among them; a ServerError in their place says that there are none.
+        """
+        ...
+
     async def run(
         self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S
     ) -> Reply:
@@ -84,7 +89,6 @@ class Node:
         self._keeper: asyncio.Task[None] | None = None
         self._attempted = asyncio.Event()
         self._connected = asyncio.Event()
-        self._late = 0
         self._told_away = False
         self.fault: ServerError | None = None
         """Why the server is away; None while it is up."""
@@ -121,29 +125,27 @@ class Node:
 
     async def call(self, *command: Argument, key: str | None = None, timeout_s: float = TIMEOUT_S) -> Reply:
         """Send one command. See `Server.call`."""
-        return await self._exchange(command, timeout_s)
+        return await self._current().call(*command, timeout_s=timeout_s)
 
     async def call_asking(self, *command: Argument, timeout_s: float = TIMEOUT_S) -> Reply:
         """Send one command that another node of the cluster redirected here with ASK."""
-        return await self._exchange(command, timeout_s, asking=True)
+        wire = self._current()
+        asking, answer = wire.send("ASKING", timeout_s=timeout_s), wire.send(*command, timeout_s=timeout_s)
+        await asyncio.wait([asking, answer])
+        asking.exception()
+        return answer.result()
 
-    async def _exchange(self, command: tuple[Argument, ...], timeout_s: float, *, asking: bool = False) -> Reply:
-        wire = self._wire
-        if wire is None:
-            raise self.fault or Unavailable("not connected")
-        allowed = wire.send("ASKING", timeout_s=timeout_s) if asking else None
+    def submit(self, key: str, commands: Sequence[tuple[Argument, ...]], done: Done) -> None:
+        """Send several commands now. See `Server.submit`."""
         try:
-            reply = await wire.call(*command, timeout_s=timeout_s)
-        except ServerTimeout as late:
-            self._late += 1
-            if self._late >= LATE_BEFORE_AWAY:
-                wire.abort(late)
-            raise
-        finally:
-            if allowed is not None:
-                await asyncio.gather(allowed, return_exceptions=True)
-        self._late = 0
-        return reply
+            self._current().submit(commands, done, TIMEOUT_S)
+        except ServerError as away:
+            done(away)
+
+    def _current(self) -> Wire:
+        if self._wire is None:
+            raise self.fault or Unavailable("not connected")
+        return self._wire
 
     async def run(
         self, verb: str, keys: Sequence[str], args: Sequence[Argument] = (), *, timeout_s: float = TIMEOUT_S
@@ -185,7 +187,7 @@ class Node:
         return wire
 
     def _back(self, wire: Wire) -> None:
-        self._wire, self.fault, self._late = wire, None, 0
+        self._wire, self.fault = wire, None
         self._connected.set()
         self._attempted.set()
         if self._told_away:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -31,6 +32,9 @@ Tags = Sequence[str] | Callable[[Any], Iterable[str]]
 
 demanded: ContextVar[Demand] = ContextVar("cachebus_demand", default=USUAL)
 """What reads in this context demand (`Cache.reading`, `Cache.loading_only`)."""
+
+CALLS_KEPT = 4096
+"""Descriptions of calls (names, scopes, tags) a view keeps; about 1 KB each."""
 
 _RESERVED = frozenset({"fresh_after", "strict"})
 
@@ -82,6 +86,7 @@ class View(Generic[P, R]):
         declared = signature.return_annotation
         self.codec = Codec(Any if declared is inspect.Signature.empty else declared, what)
         self._signature = signature
+        self._calls: dict[str, Call] = {}
         self._bind, self.key = _compile(signature, self._template)
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -128,13 +133,13 @@ class View(Generic[P, R]):
                 int(kwargs.pop("fresh_after", demand.fresh_after) or 0), bool(kwargs.pop("strict", demand.strict))
             )
         arguments: dict[str, Any] = self._bind(*args, **kwargs)
-        load = load or (lambda: self.load(*args, **kwargs))
+        load = load or partial(self.load, *args, **kwargs)
         anonymous = self.identity is not None and arguments[self.identity] is None
         if anonymous or demand.load_only or not self._cache.enabled:
             self.stats.bypassed += 1
             return await load()
         reader = await self._cache.connected()
-        return cast("R", await reader.read(self._call(arguments, args, kwargs, load), demand))
+        return cast("R", await reader.read(self._call(arguments, args, kwargs), load, demand))
 
     async def load(self, *args: Any, **kwargs: Any) -> R:
         """Run the function itself, uncached. A plain function runs in a thread."""
@@ -157,9 +162,8 @@ class View(Generic[P, R]):
         """See to it that a valid entry with a good part of its TTL left exists; load it here unless another does."""
         reader = await self._cache.connected()
         arguments = self._bind(*args, **kwargs)
-        value = await reader.warm(
-            self._call(arguments, args, kwargs, lambda: self.load(*args, **kwargs)), demanded.get()
-        )
+        load = partial(self.load, *args, **kwargs)
+        value = await reader.warm(self._call(arguments, args, kwargs), load, demanded.get())
         return Warmed(value.born, value.loaded)
 
     # -- naming -----------------------------------------------------------------------------------------------------
@@ -197,14 +201,16 @@ class View(Generic[P, R]):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _call(
-        self,
-        arguments: dict[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        load: Callable[[], Awaitable[R]],
-    ) -> Call:
+    def _call(self, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         key = self.key(*args, **kwargs)
+        call = self._calls.get(key)
+        if call is None:
+            if len(self._calls) >= CALLS_KEPT:
+                self._calls.clear()
+            call = self._calls[key] = self._describe(key, arguments)
+        return call
+
+    def _describe(self, key: str, arguments: dict[str, Any]) -> Call:
         tags = tuple(tag.format(arguments) for tag in self._tags)
         names = self._cache.names
         stored = stored_name(key)
@@ -217,7 +223,6 @@ class View(Generic[P, R]):
             self.codec,
             self.policy,
             self.stats,
-            load,
             self._ttl_ms if self._ttl_of is not None else None,
             self._value_tags if self._tags_of is not None else None,
         )

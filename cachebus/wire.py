@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, cast
 
@@ -42,6 +42,8 @@ Reply = Any  # what a server may answer: bytes, int, None, a list of replies, or
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_S = 1.0
 """A connection that owes an answer past its deadline and stays silent this long is dropped."""
+LATE_IN_A_ROW = 5
+"""So many timeouts without one timely answer, and the connection is given up: a slow server counts as away."""
 TICK_S = 0.025
 """How often unanswered commands are looked at. A timeout is late by at most this."""
 
@@ -76,6 +78,27 @@ def key_slot(key: str) -> int:
     return int(_key_slot(key.encode()))
 
 
+Done = Callable[[list[Reply] | ServerError], None]
+"""Called with the replies of a batch in order, error replies among them, or with why there are none."""
+
+
+class _Batch:
+    """Commands sent together, answered together, without a task or a future of their own."""
+
+    __slots__ = ("done", "expected", "replies")
+
+    def __init__(self, expected: int, done: Done) -> None:
+        self.expected = expected
+        self.done: Done | None = done
+        self.replies: list[Reply] = []
+
+    def settle(self, result: list[Reply] | ServerError) -> None:
+        """Answer once; later answers have nowhere to go."""
+        done, self.done = self.done, None
+        if done is not None:
+            done(result)
+
+
 class Wire(asyncio.Protocol):
     """A connected, pipelined connection. Not reconnecting: when it is lost it stays lost (`lost` is set)."""
 
@@ -83,10 +106,12 @@ class Wire(asyncio.Protocol):
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(protocolError=Unavailable, replyError=reply_error)
-        self._pending: deque[tuple[asyncio.Future[Reply], float]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Reply] | _Batch, float]] = deque()
         self._unsent: list[bytes] = []
         self._on_push = on_push
         self._watching = False
+        self._watch_at = 0.0
+        self._late = 0
         self._room = asyncio.Event()
         self._room.set()
         self.lost: asyncio.Future[Exception] = self._loop.create_future()
@@ -111,9 +136,21 @@ class Wire(asyncio.Protocol):
         self._unsent.append(_pack(command))
         self._pending.append((future, self._loop.time() + timeout_s))
         if not self._watching:
-            self._watching = True
-            self._loop.call_later(TICK_S, self._watch)
+            self._watch_later()
         return future
+
+    def submit(self, commands: Sequence[tuple[Argument, ...]], done: Done, timeout_s: float = 5.0) -> None:
+        """Send several commands now, in one write with whatever waits; *done* is called with their replies.
+
+        Raises: Unavailable at once when the connection is gone.
+        """
+        if self.lost.done():
+            raise Unavailable(str(self.lost.result()))
+        self._unsent.extend([_pack(command) for command in commands])
+        self._pending.append((_Batch(len(commands), done), self._loop.time() + timeout_s))
+        self._flush()
+        if not self._watching:
+            self._watch_later()
 
     async def call(self, *command: Argument, timeout_s: float = 5.0) -> Reply:
         """Send one command and return its reply. Raises: ServerError."""
@@ -148,16 +185,26 @@ class Wire(asyncio.Protocol):
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not False:
-                if self._pending:
-                    future, _ = self._pending.popleft()
-                    if future.done():  # its caller gave up; the reply has nowhere to go
-                        continue
-                    if isinstance(reply, ServerError):
-                        future.set_exception(reply)
-                    else:
-                        future.set_result(reply)
-                elif self._on_push is not None:
-                    self._on_push(reply)
+                if not self._pending:
+                    if self._on_push is not None:
+                        self._on_push(reply)
+                    continue
+                waiting = self._pending[0][0]
+                if isinstance(waiting, _Batch):
+                    waiting.replies.append(reply)
+                    if len(waiting.replies) == waiting.expected:
+                        self._pending.popleft()
+                        self._late = self._late if waiting.done is None else 0
+                        waiting.settle(waiting.replies)
+                    continue
+                self._pending.popleft()
+                if waiting.done():  # its caller gave up; the reply has nowhere to go
+                    continue
+                self._late = 0
+                if isinstance(reply, ServerError):
+                    waiting.set_exception(reply)
+                else:
+                    waiting.set_result(reply)
         except Unavailable as broken:  # the stream is not RESP any more: nothing on it can be trusted
             self.abort(broken)
 
@@ -180,20 +227,34 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
-        if not self._transport.is_closing():
+        if unsent and not self._transport.is_closing():
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
+    def _watch_later(self) -> None:
+        self._watching = True
+        self._watch_at = self._loop.time() + TICK_S
+        self._loop.call_at(self._watch_at, self._watch)
+
     def _watch(self) -> None:
-        """Time out what waited too long, without touching the connection unless it is silent altogether."""
+        """Time out what waited too long, without touching the connection unless it is late again and again, or silent.
+
+        A look that comes late itself says that this process was busy or stopped, not that the server was slow: what
+        waits gets that time back.
+        """
         now = self._loop.time()
-        for future, deadline in self._pending:
-            if deadline <= now and not future.done():
-                future.set_exception(ServerTimeout("the server did not answer in time"))
-        if self._pending and now - max(self._pending[0][1], self.last_reply) > SILENCE_S:
-            self.abort(ServerTimeout("the connection does not answer"))
-        self._watching = bool(self._pending) and not self.lost.done()
-        if self._watching:
-            self._loop.call_later(TICK_S, self._watch)
+        if now - self._watch_at > TICK_S:
+            back = now - self._watch_at
+            self._pending = deque((waiting, deadline + back) for waiting, deadline in self._pending)
+            self.last_reply += back
+        for waiting, deadline in self._pending:
+            if deadline <= now and _fail(waiting, ServerTimeout("the server did not answer in time")):
+                self._late += 1
+        silent = self._pending and now - max(self._pending[0][1], self.last_reply) > SILENCE_S
+        if silent or self._late >= LATE_IN_A_ROW:
+            self.abort(ServerTimeout("the connection does not answer" if silent else "the server answers too late"))
+        self._watching = False
+        if self._pending and not self.lost.done():
+            self._watch_later()
 
     def _lose(self, reason: Exception) -> None:
         if self.lost.done():
@@ -201,9 +262,20 @@ class Wire(asyncio.Protocol):
         self.lost.set_result(reason)
         self._room.set()
         pending, self._pending = self._pending, deque()
-        for future, _ in pending:
-            if not future.done():
-                future.set_exception(reason if isinstance(reason, Unavailable) else Unavailable(str(reason)))
+        for waiting, _ in pending:
+            _fail(waiting, reason if isinstance(reason, Unavailable) else Unavailable(str(reason)))
+
+
+def _fail(waiting: asyncio.Future[Reply] | _Batch, reason: ServerError) -> bool:
+    """Tell whoever waits that there will be no answer; False where nobody does any more."""
+    if isinstance(waiting, _Batch):
+        waits = waiting.done is not None
+        waiting.settle(reason)
+        return waits
+    if waiting.done():
+        return False
+    waiting.set_exception(reason)
+    return True
 
 
 class Address:

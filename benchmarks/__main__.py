@@ -1,0 +1,24 @@
+"""`python -m benchmarks [cache|memory|bus|primitives …]`: measure, beside the peers, in one run. Without a name: all."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+PARTS = ("cache",)
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks one after the other."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
+        return 2
+    for name in names or PARTS:
+        print(f"== {name}")
+        importlib.import_module(f"benchmarks.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
