@@ -213,7 +213,8 @@ def test_an_address_left_behind_misleads_nobody(directory: Path) -> None:
     """An old address that now belongs to somebody else's server is not used, nor is one that is half written."""
     directory.mkdir(parents=True)
     with PrivateServer.start() as stranger:
-        for address in (f'{{"kind": "valkey", "port": {stranger.port}, "pid": 1}}', '{"kind": "valkey", "po'):
+        where = f'"port": {stranger.port}, "pid": 1}}'
+        for address in ('{"kind": "valkey", ' + where, '{"kind": "fakeredis", ' + where, '{"kind": "valkey", "po'):
             (directory / "address").write_text(address)
             with EmbeddedServer.start(directory) as server:
                 assert port(server.url) != stranger.port
