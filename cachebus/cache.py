@@ -221,8 +221,8 @@ class Cache:
         """Store plain data (None, numbers, text, bytes, lists, dicts, times) under *key*.
 
         After a miss of *key* in this task, or with `born=` (a clock known before the value was read), this is a fill:
-        it never outlives an invalidation that came since. Otherwise it is an authoritative write: the key is invalidated
-        everywhere and this value takes its place; never do that with a value read earlier.
+        it never outlives an invalidation that came since. Otherwise it is an authoritative write: the key is
+        invalidated everywhere and this value takes its place; never do that with a value read earlier.
         Raises: NotCacheable. Nothing when Redis is away.
         """
         reader = await self.connected()

@@ -109,7 +109,7 @@ class Cluster:
         """Run a script on the node of its keys. See `Server.run`."""
         return await run_script(self.call, verb, keys, args, timeout_s)
 
-    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
+    async def dedicated(self, key: str, on_push: Callable[[Any], None] | None = None) -> Wire:
         """Open a connection of one's own to the node of *key*."""
         await self.ready()
         return await (await self._node(self._owner(key))).dedicated(key, on_push)

@@ -67,7 +67,7 @@ class Server(Protocol):
         """Run `lua/<verb>.lua`; all *keys* share a slot. One round trip. Raises: as `call`."""
         ...
 
-    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
+    async def dedicated(self, key: str, on_push: Callable[[Any], None] | None = None) -> Wire:
         """Open a connection of one's own to the node of *key*, for commands that block or listen."""
         ...
 
@@ -153,7 +153,7 @@ class Node:
         """Run a script. See `Server.run`."""
         return await run_script(self.call, verb, keys, args, timeout_s)
 
-    async def dedicated(self, key: str, on_push: Callable[[list[Any]], None] | None = None) -> Wire:
+    async def dedicated(self, key: str, on_push: Callable[[Any], None] | None = None) -> Wire:
         """Open a connection of one's own. Waits until the server is up, so an outage costs no attempts here."""
         await self.ready()
         return await self.address.connect(self._place, on_push=on_push)

@@ -102,7 +102,7 @@ class _Batch:
 class Wire(asyncio.Protocol):
     """A connected, pipelined connection. Not reconnecting: when it is lost it stays lost (`lost` is set)."""
 
-    def __init__(self, connection: AbstractConnection, on_push: Callable[[list[Any]], None] | None = None) -> None:
+    def __init__(self, connection: AbstractConnection, on_push: Callable[[Any], None] | None = None) -> None:
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(protocolError=Unavailable, replyError=reply_error)
@@ -317,7 +317,7 @@ class Address:
     __repr__ = __str__
 
     async def connect(
-        self, node: tuple[str, int] | None = None, *, on_push: Callable[[list[Any]], None] | None = None
+        self, node: tuple[str, int] | None = None, *, on_push: Callable[[Any], None] | None = None
     ) -> Wire:
         """Open one connection to *node*, or to the primary this address stands for.
 
