@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Self, TypeVar
 
 from cachebus.call import Call, Demand, Value
@@ -17,7 +18,7 @@ from cachebus.errors import ConfigurationError
 from cachebus.keys import EVERYTHING, checked_key_scope, glob_scope, scopes_of, scopes_to_invalidate, stored_name
 from cachebus.ledger import Clock
 from cachebus.link import Link, now_s
-from cachebus.memory import Memory
+from cachebus.memory import Held, Memory
 from cachebus.names import Names
 from cachebus.policy import Policy, policy
 from cachebus.reader import Reader
@@ -327,6 +328,12 @@ class Cache:
                 self._running = await Running.start(self.settings)
                 self.reader = self._running.reader
             return self._running.reader
+
+    def noticed(self, view: View[Any, Any], held: Held, args: tuple[Any, ...]) -> None:
+        """Take note of one memory hit among many."""
+        running = self._running
+        if running is not None and running.sampler.wants(view.stats.l1_hits):
+            running.sampler.check(view.key(*args), held, view.codec, view.stats, partial(view.load, *args))
 
     async def close(self) -> None:
         """Close every connection. Loads under way are cancelled. Idempotent."""

@@ -16,6 +16,7 @@ from cachebus.ledger import Ledger
 from cachebus.link import Link, now_s
 from cachebus.memory import Memory
 from cachebus.reader import Reader
+from cachebus.sampling import ConsistencySampler
 from cachebus.settings import CacheSettings
 from cachebus.shelf import Shelf
 
@@ -52,6 +53,7 @@ class Running:
         )
         entries = Entries(link, ledger) if link is not None and ledger is not None else None
         self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up)
+        self.sampler = ConsistencySampler(settings.consistency_sample, shelf.memory, ledger)
         self._tasks: list[asyncio.Task[None]] = []
         self._embedded = embedded
 
@@ -96,6 +98,7 @@ class Running:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.sampler.close()
         await self.reader.close()
         if self.link is not None:
             await self.link.close()

@@ -37,6 +37,8 @@ class CacheSettings:
     max_memory_entries: int = DEFAULT_ENTRIES
     max_memory_bytes: int | None = None
     max_staleness_ms: int = 30_000
+    consistency_sample: int = 0
+    """Compare one in so many memory hits with the source; 0: never. Each costs a load."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> CacheSettings:
@@ -67,6 +69,7 @@ class CacheSettings:
             max_memory_entries=read("CACHE_MAX_MEMORY_ENTRIES", _count, DEFAULT_ENTRIES),
             max_memory_bytes=read("CACHE_MAX_MEMORY_BYTES", _count, None),
             max_staleness_ms=read("CACHE_MAX_STALENESS", _staleness_ms, 30_000),
+            consistency_sample=read("CACHE_CONSISTENCY_SAMPLE", _count, 0),
         )
         if problems:
             raise ConfigurationError("\n".join(problems))

@@ -27,6 +27,10 @@ class ViewStats:
     bytes_raw: int = 0
     bytes_stored: int = 0
     invalidations: int = 0
+    samples: int = 0
+    """Hits compared with the source by the consistency sampler."""
+    stale_detected: int = 0
+    """Samples that differed although nothing was invalidated: a write path that does not announce itself."""
 
     def loaded(self, load_ms: float, raw: int) -> None:
         """Count one load."""

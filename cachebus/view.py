@@ -33,6 +33,8 @@ Tags = Sequence[str] | Callable[[Any], Iterable[str]]
 demanded: ContextVar[Demand] = ContextVar("cachebus_demand", default=USUAL)
 """What reads in this context demand (`Cache.reading`, `Cache.loading_only`)."""
 
+SAMPLE_HITS = 16
+"""One in so many memory hits is noticed: for what is popular, and for the consistency sampler."""
 CALLS_KEPT = 4096
 """Descriptions of calls (names, scopes, tags) a view keeps; about 1 KB each."""
 
@@ -98,7 +100,12 @@ class View(Generic[P, R]):
         Raises: what the loader raises; never anything because Redis is away.
         """
         held = self.held(*args) if not kwargs else None
-        return self.take(held) if held is not None else await self.read_with(None, args, kwargs)
+        if held is None:
+            return await self.read_with(None, args, kwargs)
+        value = self.take(held)
+        if not self.stats.l1_hits % SAMPLE_HITS:
+            self._cache.noticed(self, held, args)
+        return value
 
     def held(self, *args: Any) -> Held | None:
         """Return what memory holds for a call, if it may be served as it is. Any thread; no round trip."""
