@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cachebus.bus import Handler
 from cachebus.scheduler import Job
 
 from cachebus import Cache
+from cachebus.handlers import Handler
 from worker.literals import unmatched
 from worker.settings import ApplicationSettings, CannotStart
 
@@ -22,7 +22,7 @@ from worker.settings import ApplicationSettings, CannotStart
 class Application:
     """What the packages declare."""
 
-    handlers: list[Handler]
+    handlers: list[Handler[Any, Any]]
     jobs: list[Job]
     cache: Cache
     warnings: list[str]

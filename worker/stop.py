@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import signal
 import sys
+import time
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -26,6 +27,8 @@ class Stop:
         self.event = asyncio.Event()
         self.signal: str = ""
         """The name of the first signal, '' before it."""
+        self.at = 0.0
+        """When it came, seconds of `time.monotonic`."""
 
     def install(self) -> None:
         """Listen from now on. Main thread only."""
@@ -47,7 +50,7 @@ class Stop:
     def _received(self, number: int, _frame: FrameType | None) -> None:
         if self.signal:
             return
-        self.signal = signal.Signals(number).name
+        self.signal, self.at = signal.Signals(number).name, time.monotonic()
         # A thread of C code: it ends a process whose loop is blocked, says where, and exits with code 1.
         faulthandler.dump_traceback_later(self._limit_s, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]  # typeshed says TextIO only
         if self._loop is not None and not self._loop.is_closed():

@@ -1,0 +1,55 @@
+"""Puts the worker together: which services there are, and how each is drained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from cachebus import Link
+from worker.health import Health
+from worker.heartbeat import Heartbeat
+from worker.loading import Application
+from worker.roster import Announcer, worker_name
+from worker.settings import CannotStart, Settings
+from worker.stop import Stop
+from worker.supervisor import Service, Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that is put together and not yet running."""
+
+    name: str
+    supervisor: Supervisor
+    health: Health
+
+
+def build(settings: Settings, application: Application, link: Link | None, stop: Stop) -> Worker:
+    """Return the worker that *settings* ask for. Starts nothing. *link* None: nothing is shared, no events.
+
+    Raises: CannotStart when the port is taken.
+    """
+    name = worker_name(os.environ)
+    services: list[Service] = []
+    supervisor = Supervisor(services, drain_s=settings.process.drain_ms / 1000)
+    health = Health(link, supervisor, stop)
+    announcer = Announcer(name, health, link, Heartbeat(settings.process.data_dir))
+    services.append(Service("heartbeat", announcer.run))
+    if settings.process.port is not None:
+        services.append(_pages(settings, application, supervisor, health, settings.process.port))
+    return Worker(name, supervisor, health)
+
+
+def _pages(settings: Settings, application: Application, supervisor: Supervisor, health: Health, port: int) -> Service:
+    from worker import web  # noqa: PLC0415 - a worker without a port does without a web server
+    from worker.metrics import Metrics  # noqa: PLC0415 - and without its metrics
+
+    host = settings.process.host
+    try:
+        web.listen(host, port).close()
+    except OSError as taken:
+        raise CannotStart(
+            [f"PORT: {port} cannot be opened: {taken.strerror}; choose another, or stop who has it"]
+        ) from None
+    app = web.pages(health, Metrics(application.cache, health, supervisor))
+    return Service("pages", lambda: web.serve(app, host, port))

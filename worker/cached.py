@@ -1,0 +1,87 @@
+"""What lies in the cache under a key, for people who look: every copy, and whether it may still be served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from cachebus import Cache
+from cachebus.codec import Codec
+from cachebus.entry import Entry, unpack
+from cachebus.keys import scopes_of, stored_name
+
+SCAN_COUNT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """One stored entry. Several lie under one key while deploys with different return types run."""
+
+    views: list[str]
+    """The views that would read it; empty for a plain key."""
+    entry: Entry
+    left_ms: int
+    stored_bytes: int
+    invalidated_by: dict[str, int]
+    """Scopes invalidated after it was born, and when; empty: it is valid."""
+
+    @property
+    def value(self) -> Any:
+        """The value as plain data."""
+        return msgspec.msgpack.decode(self.entry.payload)
+
+
+async def copies(cache: Cache, key: str) -> list[Copy]:
+    """Return what is stored under *key* for the views of *cache*, and for plain `set()`. Raises: ServerError."""
+    readers: dict[str, list[str]] = {Codec(Any, "plain").fingerprint: []}
+    for view in cache.views.values():
+        readers.setdefault(view.codec.fingerprint, []).append(view.name)
+    server, found = cache.link.entries, []
+    for fingerprint, views in readers.items():
+        name = cache.names.entry(stored_name(key), fingerprint)
+        data = await server.call("GET", name, key=name)
+        entry = unpack(data) if data else None
+        if entry is not None:
+            left_ms = await server.call("PTTL", name, key=name)
+            later = await invalidated_by(cache, key, entry)
+            found.append(Copy(views, entry, left_ms, len(data), later))
+    return found
+
+
+async def invalidated_by(cache: Cache, key: str, entry: Entry) -> dict[str, int]:
+    """Return the scopes of an entry that were invalidated after it was born, with their clocks. One round trip."""
+    scopes = scopes_of(key, entry.header.tags)
+    reply = await cache.link.store.call("ZMSCORE", cache.names.ledger, "@start", "@floor", *scopes)
+    names = ("the ledger began", "the ledger was pruned", *scopes)
+    clocks = {name: int(float(clock)) for name, clock in zip(names, reply, strict=True) if clock is not None}
+    return {name: clock for name, clock in clocks.items() if entry.born < clock}
+
+
+async def stored(cache: Cache, begin: str = "") -> AsyncIterator[list[str]]:
+    """Yield the names of stored entries whose key begins with *begin*: a walk over the whole keyspace, in steps.
+
+    On a cluster only the node of the bus is walked. Raises: ServerError.
+    """
+    pattern = f"{cache.names.namespace}:e:{{{_literal(begin)}*"
+    cursor = b"0"
+    while True:
+        cursor, names = await cache.link.entries.call("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+        yield [name.decode() for name in names]
+        if cursor == b"0":
+            return
+
+
+async def tags_of(cache: Cache, names: list[str]) -> AsyncIterator[tuple[str, ...]]:
+    """Yield the tags of each entry that is still there. One shared round trip. Raises: ServerError."""
+    for data in await asyncio.gather(*[cache.link.entries.call("GET", name, key=name) for name in names]):
+        if data and (entry := unpack(data)):
+            yield entry.header.tags
+
+
+def _literal(text: str) -> str:
+    """Escape what a glob would take for a wildcard."""
+    return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in text)
