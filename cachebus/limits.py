@@ -1,0 +1,218 @@
+"""Limits, decisions, and what a process knows by itself: refusals that stand, and counts in an outage. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from cachebus.durations import Duration, milliseconds
+from cachebus.errors import CacheBusError, ConfigurationError
+
+STRATEGIES = ("sliding_window", "token_bucket", "fixed_window")
+OUTAGES = ("open", "closed", "local")
+LONGEST_LOG = 64
+"""Up to this limit a sliding window remembers every request (1 KB); above it, ten sub-windows (150 bytes)."""
+LARGEST_PRODUCT = 2**52
+"""Limit times window in ms: up to here the scripts' doubles are whole numbers, and their quotients round right."""
+PARTS = 10
+"""Sub-windows of a window counted in this process, as in `limit_windows.lua`."""
+KEPT = 10_000
+"""How many refusals, and how many counters during an outage, one process keeps; the least recently used go first."""
+CLOSED_RETRY_US = 1_000_000
+"""What a rule that fails closed asks its caller to wait: about as long as a reconnect takes."""
+
+_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+Look = tuple[int, int, int]
+"""What a counter answers: units free, us until this cost passes (0 it does, -1 never), us until more is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most `limit` units in `window`, counted by `strategy`; `on_outage` decides while the server is away.
+
+    `sliding_window`: never more than the limit in any window. `token_bucket`: refills steadily, bursts up to the limit.
+    `fixed_window`: the cheapest; up to twice the limit around the edge of two windows.
+    `local` counts in this process, `open` lets everything pass, `closed` nothing; a rule that guards a login chooses
+    `local` or `closed`. `name` is what clients and metrics see; it never holds a key.
+    Raises: ConfigurationError naming the field. Source: OWASP ASVS 5.0, 6.3.1 and 16.5.3 (on_outage).
+    """
+
+    limit: int
+    window: Duration
+    strategy: str = "sliding_window"
+    on_outage: str = "local"
+    name: str = "default"
+    window_ms: int = field(init=False)
+    kind: str = field(init=False)
+    """How the counter is kept: the last word of its key, so a changed strategy never meets another one's data."""
+
+    def __post_init__(self) -> None:
+        if type(self.limit) is not int or self.limit < 1:
+            raise ConfigurationError(f"limit: {self.limit!r} must be a whole number, at least 1")
+        if self.strategy not in STRATEGIES:
+            raise ConfigurationError(f"strategy: {self.strategy!r} is not one of {', '.join(STRATEGIES)}")
+        if self.on_outage not in OUTAGES:
+            raise ConfigurationError(f"on_outage: {self.on_outage!r} is not one of {', '.join(OUTAGES)}")
+        if not _NAME.fullmatch(self.name):
+            raise ConfigurationError(f"name: {self.name!r} must be 1 to 64 letters, digits, '_', '.', ':' or '-'")
+        window_ms = milliseconds(self.window, "window")
+        if self.limit * window_ms > LARGEST_PRODUCT:
+            raise ConfigurationError(f"limit: {self.limit} in {self.window!r} is too large to be counted exactly")
+        sliding = "log" if self.limit <= LONGEST_LOG else "windows"
+        kinds = {"sliding_window": sliding, "token_bucket": "bucket", "fixed_window": "fixed"}
+        object.__setattr__(self, "window_ms", window_ms)
+        object.__setattr__(self, "kind", kinds[self.strategy])
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimitResult:
+    """A decision. Unpacks to `(allowed, remaining)`, and is true when allowed. Times are seconds."""
+
+    allowed: bool
+    remaining: int
+    limit: int
+    reset_after: float
+    """Until more quota comes back; 0 when nothing is used. Never beyond `retry_after`."""
+    retry_after: float | None
+    """Until a request of this cost can pass, 0 when it did. None: never, it costs more than the limit."""
+    policy: Limit
+    source: str = "server"
+    """Who decided: `server`, `memory` (a refusal that still stands), or what the rule says `on_outage`."""
+    each: tuple[RateLimitResult, ...] = ()
+    """Every limit's result when several were checked at once; this one is then the tightest."""
+
+    def __iter__(self) -> Iterator[int]:
+        yield self.allowed
+        yield self.remaining
+
+    def __bool__(self) -> bool:
+        return self.allowed
+
+
+class RateLimited(CacheBusError):
+    """A call was refused by a rate limit and did not run. `result` is the decision."""
+
+    def __init__(self, result: RateLimitResult) -> None:
+        rule = result.policy
+        wait = "it can never pass" if result.retry_after is None else f"try again in {result.retry_after:.3f} s"
+        super().__init__(f"rate limit {rule.name!r}: more than {rule.limit} in {rule.window_ms / 1000:g} s; {wait}")
+        self.result = result
+
+
+def result_of(limit: Limit, look: Look, source: str) -> RateLimitResult:
+    """Return what a counter's answer means for a caller."""
+    free, retry_us, reset_us = look
+    return RateLimitResult(
+        allowed=retry_us == 0,
+        remaining=max(0, free),
+        limit=limit.limit,
+        reset_after=reset_us / 1e6,
+        retry_after=None if retry_us < 0 else retry_us / 1e6,
+        policy=limit,
+        source=source,
+    )
+
+
+def tightest(results: Sequence[RateLimitResult]) -> RateLimitResult:
+    """Return the result that decides for all: the refusal that stands longest, else the least remaining."""
+    if len(results) == 1:
+        return results[0]
+
+    def slack(result: RateLimitResult) -> tuple[bool, float]:
+        wait = float("inf") if result.retry_after is None else result.retry_after
+        return result.allowed, result.remaining if result.allowed else -wait
+
+    return replace(min(results, key=slack), each=tuple(results))
+
+
+class Refusals:
+    """Refusals that still stand, by counter: asking again before their time would be refused again.
+
+    Their time is counted from before the question left, so nobody is refused here whom the server would let pass.
+    """
+
+    def __init__(self) -> None:
+        self._standing: OrderedDict[str, tuple[Limit, int, int, Look]] = OrderedDict()
+        self.drops = 0
+        """Grows with every reset. A refusal asked for before one must not be remembered after it."""
+
+    def remember(self, counter: str, limit: Limit, cost: int, asked_us: int, look: Look) -> None:
+        """Keep a refusal of *cost* that was asked for at *asked_us*."""
+        self._standing[counter] = (limit, cost, asked_us, look)
+        self._standing.move_to_end(counter)
+        if len(self._standing) > KEPT:
+            self._standing.popitem(last=False)
+
+    def find(self, counter: str, limit: Limit, cost: int, now_us: int) -> Look | None:
+        """Return the refusal that stands against *cost* units under this very limit, its waits as of now."""
+        known = self._standing.get(counter)
+        if known is None or known[0] != limit or cost < known[1]:
+            return None
+        _, _, asked_us, (free, retry_us, reset_us) = known
+        waited_us = now_us - asked_us
+        if waited_us >= retry_us:
+            del self._standing[counter]
+            return None
+        self._standing.move_to_end(counter)
+        return free, retry_us - waited_us, max(0, reset_us - waited_us)
+
+    def drop(self, counters: Sequence[str]) -> None:
+        """Forget the refusals of these counters: they were reset."""
+        self.drops += 1
+        for counter in counters:
+            self._standing.pop(counter, None)
+
+    def clear(self) -> None:
+        """Forget all: resets may have been missed."""
+        self.drops += 1
+        self._standing.clear()
+
+    def __len__(self) -> int:
+        return len(self._standing)
+
+
+class LocalCounters:
+    """Counts in this process while the server is away: ten sub-windows for every strategy, the oldest in full.
+
+    Never more than the limit in any window of this process; what was admitted stops counting a tenth late at most.
+    """
+
+    def __init__(self) -> None:
+        self._parts: OrderedDict[str, deque[tuple[int, int]]] = OrderedDict()
+
+    def look(self, counter: str, limit: int, window_us: int, cost: int, now_us: int) -> Look:
+        """Return what *counter* answers to *cost* units."""
+        parts = [(leaves, count) for leaves, count in self._parts.get(counter, ()) if leaves > now_us]
+        free = limit - sum(count for _, count in parts)
+
+        def until_free(units: int) -> int:
+            freed, wait = free, 0
+            for leaves, count in parts:
+                if freed < units:
+                    freed, wait = freed + count, leaves - now_us
+            return wait
+
+        retry = 0 if cost <= free else -1 if cost > limit else until_free(cost)
+        return free, retry, until_free(max(free, 0) + 1)
+
+    def add(self, counter: str, window_us: int, cost: int, now_us: int) -> int:
+        """Count *cost* units against *counter*; return how long until the oldest that counts no longer does."""
+        part_us = window_us // PARTS
+        leaves = (now_us // part_us + 1) * part_us + window_us
+        parts = self._parts.setdefault(counter, deque())
+        while parts and parts[0][0] <= now_us:
+            parts.popleft()
+        if parts and parts[-1][0] == leaves:
+            cost += parts.pop()[1]
+        parts.append((leaves, cost))
+        self._parts.move_to_end(counter)
+        if len(self._parts) > KEPT:
+            self._parts.popitem(last=False)
+        return parts[0][0] - now_us
+
+    def clear(self) -> None:
+        """Forget all: the server counts again."""
+        self._parts.clear()

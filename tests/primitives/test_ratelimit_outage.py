@@ -1,0 +1,164 @@
+"""What the limiter decides while the server is away, hangs, has forgotten its scripts, or takes no writes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from wait_until import until
+
+from cachebus.errors import Unavailable
+from cachebus.limits import Limit, LocalCounters
+from cachebus.link import Link
+from cachebus.private_server import PrivateServer
+from cachebus.ratelimit import RateLimiter
+
+MINUTE = 60_000_000
+
+
+@pytest.fixture
+def own() -> Iterator[PrivateServer]:
+    """A server that this test may kill."""
+    with PrivateServer.start("appendonly no") as private:
+        yield private
+
+
+@pytest.fixture
+async def away(own: PrivateServer) -> AsyncIterator[Link]:
+    """A link whose server has just been killed."""
+    async with Link(own.url) as link:
+        own.kill()
+        await until(lambda: not link.store.up)
+        yield link
+
+
+async def test_each_rule_decides_for_itself_while_the_server_is_away(away: Link) -> None:
+    """Open lets everything pass, closed nothing, local counts here; nothing raises, and who decided is said."""
+    limiter = RateLimiter(away)
+    for _ in range(5):
+        passed = await limiter.check("k", limit=2, window=60, on_outage="open")
+        assert (passed.allowed, passed.source) == (True, "open")
+        refused = await limiter.check("k", limit=2, window=60, on_outage="closed")
+        assert (refused.allowed, refused.retry_after, refused.source) == (False, 1.0, "closed")
+    counted = [await limiter.check("k", limit=2, window=60, on_outage="local") for _ in range(3)]
+    assert [tuple(result) for result in counted] == [(True, 1), (True, 0), (False, 0)]
+    assert all(result.source == "local" for result in counted)
+    assert limiter.counts["default", "open allowed"] == 5
+    assert limiter.counts["default", "closed refused"] == 5
+    assert limiter.counts["default", "local refused"] == 1
+
+
+async def test_without_a_word_a_rule_counts_locally(away: Link) -> None:
+    """The default neither opens a login to guessing nor closes an application."""
+    limiter = RateLimiter(away)
+    assert [bool(await limiter.check("login:1", limit=2, window=60)) for _ in range(3)] == [True, True, False]
+
+
+async def test_several_limits_are_all_or_nothing_in_an_outage_too(away: Link) -> None:
+    """A rule that is closed refuses the request, and the local counters beside it are not charged."""
+    limiter = RateLimiter(away)
+    local = Limit(5, 60, on_outage="local")
+    for _ in range(3):
+        refused = await limiter.check_all("k", {"a": local, "b": Limit(5, 60, on_outage="closed")})
+        assert not refused
+        assert refused.source == "closed"
+    assert (await limiter.check_all("k", {"a": local})).remaining == 4
+
+
+async def test_each_instance_admits_its_part(away: Link) -> None:
+    """Four processes that cannot ask admit the limit between them; a limit smaller than that still admits one each."""
+    limiter = RateLimiter(away, instances=4)
+    assert [bool(await limiter.check("k", limit=8, window=60)) for _ in range(3)] == [True, True, False]
+    assert [bool(await limiter.check("few", limit=2, window=60)) for _ in range(2)] == [True, False]
+    assert await limiter.check("one", limit=8, window=60, cost=5)
+    assert (await limiter.check("one", limit=8, window=60, cost=9)).retry_after is None
+
+
+async def test_an_outage_is_logged_once_when_it_begins_and_once_when_it_ends(
+    own: PrivateServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thousand decisions in an outage are one line; when the server is back it decides again, on its own counters."""
+    async with Link(own.url) as link:
+        limiter = RateLimiter(link, patience="5s")
+
+        async def server_decides() -> bool:
+            return (await limiter.check("k", limit=10, window=60)).source == "server"
+
+        with caplog.at_level(logging.INFO, logger="cachebus.ratelimit"):
+            own.kill()
+            await until(lambda: not link.store.up)
+            for _ in range(1000):
+                await limiter.check("k", limit=10, window=60)
+            own.restart()
+            await until(server_decides)
+            await limiter.check("k", limit=10, window=60)
+        ours = [record.getMessage() for record in caplog.records if record.name == "cachebus.ratelimit"]
+        assert [line.partition(" (")[0] for line in ours] == [
+            "rate limits: the server cannot be asked",
+            "rate limits: the server decides again",
+        ]
+
+
+async def test_a_server_that_hangs_is_an_outage_too(own: PrivateServer) -> None:
+    """When the server accepts and never answers, the rule decides; each request counts once, late, never twice."""
+    async with Link(own.url) as link:
+        limiter = RateLimiter(link)
+        await RateLimiter(link, patience="5s").check("k", limit=10, window=60)
+        own.pause()
+        try:
+            assert (await limiter.check("k", limit=10, window=60, on_outage="closed")).source == "closed"
+            assert (await limiter.check("k", limit=10, window=60, on_outage="open")).source == "open"
+        finally:
+            own.resume()
+        await link.store.ready()
+        assert (await RateLimiter(link, patience="5s").peek("k", limit=10, window=60)).remaining == 7
+
+
+async def test_a_server_out_of_memory_is_an_outage_and_not_an_error(own: PrivateServer) -> None:
+    """A write that the server refuses (OOM) is decided by the rule; nobody gets an exception."""
+    async with Link(own.url) as link:
+        limiter = RateLimiter(link, patience="5s")
+        own.ask("CONFIG", "SET", "maxmemory", "1")
+        assert (await limiter.check("k", limit=1, window=60, on_outage="open")).source == "open"
+        own.ask("CONFIG", "SET", "maxmemory", "0")
+        assert (await limiter.check("k", limit=1, window=60, on_outage="open")).source == "server"
+
+
+async def test_a_server_that_forgot_its_scripts_is_told_again(server: PrivateServer, link: Link) -> None:
+    """SCRIPT FLUSH costs nobody a decision."""
+    limiter = RateLimiter(link, patience="5s")
+    await limiter.check("k", limit=2, window=60)
+    server.ask("SCRIPT", "FLUSH")
+    assert tuple(await limiter.check("k", limit=2, window=60)) == (True, 0)
+
+
+async def test_a_reset_that_cannot_be_made_says_so(away: Link) -> None:
+    """Unlocking somebody is not pretended: away, it raises."""
+    with pytest.raises(Unavailable):
+        await RateLimiter(away).reset("k")
+
+
+def test_local_counts_never_exceed_the_limit_in_any_window() -> None:
+    """The counters of an outage admit no more than the limit in any window, and what they ask to wait is enough."""
+    counters, now, admitted = LocalCounters(), 1_000_000_000_000, []
+    for step in range(3000):
+        free, retry, _ = counters.look("k", 10, MINUTE, 1, now)
+        if retry == 0:
+            assert free > 0
+            counters.add("k", MINUTE, 1, now)
+            admitted.append(now)
+            now += (0, 1, 999_999)[step % 3]
+        else:
+            now += retry if step % 2 else retry // 2
+    assert len(admitted) > 100
+    assert all(later - earlier >= MINUTE for earlier, later in zip(admitted, admitted[10:], strict=False))
+
+
+def test_local_counters_are_bounded() -> None:
+    """An outage under attack from a million addresses fills no memory."""
+    counters = LocalCounters()
+    for number in range(10_100):
+        counters.add(f"k{number}", MINUTE, 1, 0)
+    assert counters.look("k0", 5, MINUTE, 1, 0)[0] == 5
+    assert counters.look("k10099", 5, MINUTE, 1, 0)[0] == 4
