@@ -1,0 +1,1 @@
+"""From the feed to browsers: WebSocket, server-sent events, the live page."""

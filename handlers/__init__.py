@@ -1,0 +1,1 @@
+"""What an event does: one file an area. Policy, no plumbing."""

@@ -1,0 +1,1 @@
+"""What is kept warm, and when. Policy, no plumbing."""

@@ -1,0 +1,1 @@
+"""The domain: tables, cached views, events."""
