@@ -92,12 +92,16 @@ class Cluster:
         """Send several commands to the node of *key*, following redirects. See `Server.submit`."""
 
         async def send() -> None:
-            try:
-                replies = [await self.call(*command, key=key) for command in commands]
-            except ServerError as away:
-                done(away)
-            else:
-                done(replies)
+            replies: list[Reply] = []
+            for command in commands:
+                try:
+                    replies.append(await self.call(*command, key=key))
+                except Unavailable as away:
+                    done(away)
+                    return
+                except ServerError as refused:
+                    replies.append(refused)
+            done(replies)
 
         task = asyncio.ensure_future(send())
         self._sending.add(task)

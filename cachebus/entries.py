@@ -33,25 +33,28 @@ class State(IntEnum):
     """No lease to be had (the server has no memory left): load without one."""
 
 
+STATES = tuple(State)
+
+
 class Ask(NamedTuple):
-    """One read. `floor`: least born acceptable; `token` '' never takes the lease."""
+    """One read. `floor`: least born acceptable, a clock; `token` '' never takes the lease."""
 
     entry: str
     lease: str
     floor: int
     token: str = ""
     born: int = 0
-    need_ms: int = 0
+    until: int = 0
+    """Least end of life acceptable, microseconds of the server's time."""
     touch_ms: int = 0
     scopes: tuple[str, ...] = ()
     """Non-empty: the ledger is asked about these in the same round trip, after the read."""
 
 
 class Found(NamedTuple):
-    """What a read brought: the stored bytes, how long they live on, who loads, and the ledger's word if asked."""
+    """What a read brought: the stored bytes, who loads, and the ledger's word if asked."""
 
     data: bytes | None
-    left_ms: int
     state: State
     wait_ms: int
     ledger: LedgerAnswer | None
@@ -71,7 +74,7 @@ class _Read:
     def serves(self, ask: Ask) -> bool:
         """Return whether the answer will do for another caller: as demanding, and loading or not like that one."""
         mine = self.ask
-        return mine.floor >= ask.floor and mine.need_ms >= ask.need_ms and bool(mine.token) == bool(ask.token)
+        return mine.floor >= ask.floor and mine.until >= ask.until and bool(mine.token) == bool(ask.token)
 
     def succeed(self, found: Found) -> bool:
         """Answer everyone; False where nobody waits any more."""
@@ -135,16 +138,16 @@ class Entries:
 
     def _send(self, reads: list[_Read]) -> None:
         """Read, and in the same flight ask the ledger. The read goes first: the answer must not be older than it."""
-        keys: list[Argument] = []
         args: list[Argument] = []
         names: dict[str, None] = {}
         for read in reads:
             ask = read.ask
-            keys += (ask.entry, ask.lease)
-            args += (b"%016d" % ask.floor, ask.need_ms, ask.token, LEASE_MS, ask.born, ask.touch_ms)
-            names.update(dict.fromkeys(ask.scopes))
+            args += (b"%016d" % ask.floor, b"%016d" % ask.until, ask.token, LEASE_MS, ask.born, ask.touch_ms)
+            if ask.scopes:
+                names.update(dict.fromkeys(ask.scopes))
         scopes = tuple(names)
-        command = (len(reads) * 2, *keys, *args)
+        entries, leases = [read.ask.entry for read in reads], [read.ask.lease for read in reads]
+        command = (len(reads) * 2, *entries, *leases, *args)
         commands: list[tuple[Argument, ...]] = [("EVALSHA", self._script.digest, *command)]
         if scopes and self._together:
             commands.append(self._ledger.question(scopes))
@@ -188,8 +191,8 @@ class Entries:
             if failed is not None:
                 read.fail(failed)
                 continue
-            data, left, state, wait = reply[4 * i : 4 * i + 4]
-            found = Found(data, left, State(state), wait, ledger if read.ask.scopes else None, read.ask)
+            data, state, wait = reply[3 * i : 3 * i + 3]
+            found = Found(data, STATES[state], wait, ledger if read.ask.scopes else None, read.ask)
             if not read.succeed(found) and state == State.OURS:  # every caller gave up: nobody would load
                 self._start(self.release(read.ask))
 

@@ -1,9 +1,9 @@
 """An entry as it lies in Redis: when it was born, how long it lives, what it belongs to, and the value. Pure.
 
-    magic "C1" | born, 16 digits | header length, 2 bytes | header, MessagePack | payload
+    magic "C1" | born, 16 digits | end of life, 16 digits | header length, 2 bytes | header, MessagePack | payload
 
-`born` stands at a fixed place as digits so that a script can compare it. No time of day is stored: a reader learns the
-age from the key's remaining time to live, so no process's clock takes part.
+Birth and end stand at fixed places as digits so that a script can compare them. The end is microseconds of the server's
+time, written by the server itself: no process's wall clock takes part.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ else:
     from backports import zstd
 
 MAGIC = b"C1"
-BORN = slice(2, 18)
+BORN, ENDS, LENGTH, HEADER = slice(2, 18), slice(18, 34), slice(34, 36), 36
 COMPRESS_FROM_BYTES = 1024
 """Below this zstd rarely pays for its CPU and header."""
 WORTH_RATIO = 0.9
@@ -56,6 +56,8 @@ class Entry(msgspec.Struct, frozen=True):
     """A stored value, unpacked."""
 
     born: int
+    ends: int
+    """When its key ends, microseconds of the server's time; 0 until the server has stored it."""
     header: Header
     payload: bytes
 
@@ -73,18 +75,18 @@ def pack(payload: bytes, born: int, header: Header, what: str) -> bytes:
         if len(smaller) <= len(payload) * WORTH_RATIO:
             payload, header = smaller, msgspec.structs.replace(header, encoding=Encoding.ZSTD)
     encoded = _encode_header(header)
-    return b"%b%016d%b%b%b" % (MAGIC, born, len(encoded).to_bytes(2), encoded, payload)
+    return b"%b%016d%016d%b%b%b" % (MAGIC, born, 0, len(encoded).to_bytes(2), encoded, payload)
 
 
 def unpack(data: bytes) -> Entry | None:
     """Return the entry, or None for bytes that are not one: another version, cut, damaged. Never raises."""
-    if data[:2] != MAGIC or len(data) < 20:
+    if data[:2] != MAGIC or len(data) < HEADER:
         return None
     try:
-        born = int(data[BORN])
-        end = 20 + int.from_bytes(data[18:20])
-        header = _decode_header(data[20:end])
-        payload = data[end:]
+        born, ends = int(data[BORN]), int(data[ENDS])
+        after = HEADER + int.from_bytes(data[LENGTH])
+        header = _decode_header(data[HEADER:after])
+        payload = data[after:]
         if header.encoding == Encoding.ZSTD:
             payload = inflate(payload)
         elif header.encoding != Encoding.RAW:
@@ -93,7 +95,7 @@ def unpack(data: bytes) -> Entry | None:
         return None
     if header.life_ms < 1 or not 0 <= header.grace_ms <= header.life_ms:
         return None
-    return Entry(born, header, payload)
+    return Entry(born, ends, header, payload)
 
 
 def inflate(payload: bytes) -> bytes:

@@ -64,6 +64,7 @@ class Reader:
         journal: Journal | None,
         entries: Entries | None,
         up: Callable[[], bool],
+        now_us: Callable[[], int],
     ) -> None:
         self.shelf = shelf
         self.memory = shelf.memory
@@ -73,6 +74,7 @@ class Reader:
         self._journal = journal
         self._entries = entries
         self._up = up
+        self._now_us = now_us
         self._since = -1
         self._since_at = 0.0
         self._flights: dict[str, Flight] = {}
@@ -218,7 +220,7 @@ class Reader:
         except ServerError as away:
             log.debug("%s: Redis cannot be asked: %s", call.key, away)
             return None, None
-        if value is None or found.state is not State.USE or found.left_ms < found.ask.need_ms:
+        if value is None or found.state is not State.USE:
             return found, None
         call.stats.l2_hits += 1
         return found, value
@@ -271,13 +273,14 @@ class Reader:
 
     def _ask(self, call: Call, floor: int, need_ms: int, token: str) -> Ask:
         policy = call.policy
+        need_ms = max(need_ms, policy.grace_ms - policy.stale_ms)
         return Ask(
             call.entry,
             call.lease,
             max(floor, self._floor(call)),
             token,
             self.freshness.seen,
-            max(need_ms, policy.grace_ms - policy.stale_ms),
+            self._now_us() + need_ms * 1000 if need_ms else 0,
             policy.life_ms(policy.ttl_ms, 0) if policy.sliding else 0,
             self._doubted(call),
         )
@@ -306,10 +309,13 @@ class Reader:
         entry = unpack(found.data) if found.data is not None else None
         if entry is None:
             return None
+        left_ms = (entry.ends - self._now_us()) // 1000
+        if left_ms < 1:
+            return None
         tags = entry.header.tags
         scopes = call.scopes if tags == call.tags else scopes_of(call.key, dict.fromkeys((*call.tags, *tags)))
         as_of = entry.born
-        verdict = self.freshness.verdict(as_of, scopes)
+        verdict = self._verdict(call, as_of, scopes)
         if verdict is Verdict.ASK and self._ledger is not None:
             answer = found.ledger
             if answer is None or scopes is not call.scopes:
@@ -322,10 +328,19 @@ class Reader:
             value = call.codec.decode(entry.payload)
         except msgspec.DecodeError:
             return None
-        held = self.shelf.put(
-            call, value, entry.payload, entry.header, left_ms=found.left_ms, as_of=as_of, scopes=scopes, moment=None
-        )
+        held = self.shelf.put(call, value, entry.payload, entry.header, left_ms=left_ms, as_of=as_of, scopes=scopes)
         age = self.shelf.age_by_time(held, call.policy, now_s())
+        if age is Age.FRESH:
+            return Value(value, held.payload, as_of, loaded=False)
         call.stats.stale += age is Age.STALE
-        renew_ms = found.left_ms + 1 if age in (Age.EARLY, Age.STALE) else 0
-        return Value(value, held.payload, entry.born, loaded=False, renew_ms=renew_ms)
+        renew_ms = left_ms + 1 if age in (Age.EARLY, Age.STALE) else 0
+        return Value(value, held.payload, as_of, loaded=False, renew_ms=renew_ms)
+
+    def _verdict(self, call: Call, born: int, scopes: tuple[str, ...]) -> Verdict:
+        """Decide as `Freshness.verdict`, with the floor that this call remembers."""
+        freshness = self.freshness
+        if scopes is not call.scopes or freshness.is_pending(scopes):
+            return freshness.verdict(born, scopes)
+        if born < self._floor(call):
+            return Verdict.INVALID
+        return Verdict.VALID if born >= freshness.since else Verdict.ASK

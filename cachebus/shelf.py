@@ -67,7 +67,7 @@ class Shelf:
         valid = self.freshness.verdict(held.as_of, held.scopes, held.moment) is Verdict.VALID
         return valid and late_ms < max(policy.stale_if_error_ms, policy.stale_ms)
 
-    def put(
+    def put(  # noqa: PLR0913 - one record, described in one place
         self,
         call: Call,
         value: Any,
@@ -77,9 +77,13 @@ class Shelf:
         left_ms: int,
         as_of: int,
         scopes: tuple[str, ...],
-        moment: int | None,
+        moment: int | None = None,
     ) -> Held:
-        """Keep a value, never longer than Redis does. One that is invalid by now is described but not kept."""
+        """Keep a value, never longer than Redis does.
+
+        *moment*: when this process began to load it; it is looked at again before it is served. None: it is from Redis,
+        and was just found valid.
+        """
         now = now_s()
         fresh_until = now + (left_ms - header.grace_ms) / 1000
         held = Held(
@@ -87,7 +91,7 @@ class Shelf:
             None if call.codec.shared else payload,
             as_of=as_of,
             moment=moment,
-            checked=self.freshness.version,
+            checked=self.freshness.version if moment is None else -1,
             scopes=scopes,
             fresh_until=fresh_until,
             early_at=fresh_until - header.load_ms * EARLY_REACH / 1000,
@@ -95,8 +99,7 @@ class Shelf:
             loaded_at=now - max(0, header.life_ms - left_ms) / 1000,
             load_ms=header.load_ms,
         )
-        if self.freshness.verdict(as_of, scopes, moment) is not Verdict.INVALID:
-            self.memory.put(call.key, held, len(payload))
+        self.memory.put(call.key, held, len(payload))
         return held
 
     def _age_of_invalid(self, held: Held, call: Call, demand: Demand, now: float) -> Age:

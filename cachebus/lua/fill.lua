@@ -4,11 +4,12 @@
 -- ARGV[1] token   ARGV[2] entry   ARGV[3] life_ms   ARGV[4] born, 16 digits, us
 -- ARGV[5] wake channel   ARGV[6] message
 -- returns 1 stored, 0 a newer one stays or the lease is somebody else's, -1 the server had no memory for it
+--@include entry
 local holder = redis.call('HGET', KEYS[2], 'token')
 if holder and holder ~= ARGV[1] then return 0 end
 local stored, result = redis.call('GETRANGE', KEYS[1], 2, 17), 0
 if stored <= ARGV[4] then
-  local written = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  local written = redis.pcall('SET', KEYS[1], ending(ARGV[2], ARGV[3]), 'PX', ARGV[3])
   result = written.err and -1 or 1
 end
 if holder then
