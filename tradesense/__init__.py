@@ -1,1 +1,1 @@
-"""The domain: tables, cached views, events."""
+"""TradeSense, the example domain: real prices, trades, figures computed from them, and the views that cache them."""
