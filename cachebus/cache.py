@@ -329,10 +329,14 @@ class Cache:
                 self.reader = self._running.reader
             return self._running.reader
 
-    def noticed(self, view: View[Any, Any], held: Held, args: tuple[Any, ...]) -> None:
-        """Take note of one memory hit among many."""
+    def noticed(self, view: View[Any, Any], args: tuple[Any, ...], *, weight: int, held: Held | None = None) -> None:
+        """Take note of one read that stands for *weight* of its kind; *held* where memory answered it."""
         running = self._running
-        if running is not None and running.sampler.wants(view.stats.l1_hits):
+        if running is None:
+            return
+        if running.popularity is not None and args:
+            running.popularity.note(view.name, partial(view.encode_arguments, *args), weight)
+        if held is not None and running.sampler.wants(view.stats.l1_hits):
             running.sampler.check(view.key(*args), held, view.codec, view.stats, partial(view.load, *args))
 
     async def close(self) -> None:

@@ -15,6 +15,7 @@ from cachebus.journal import Journal
 from cachebus.ledger import Ledger
 from cachebus.link import Link, now_s
 from cachebus.memory import Memory
+from cachebus.popularity import Popularity
 from cachebus.reader import Reader
 from cachebus.sampling import ConsistencySampler
 from cachebus.settings import CacheSettings
@@ -55,6 +56,7 @@ class Running:
         entries = Entries(link, ledger) if link is not None and ledger is not None else None
         self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up, now_us=now_us)
         self.sampler = ConsistencySampler(settings.consistency_sample, shelf.memory, ledger)
+        self.popularity = Popularity(link) if link is not None else None
         self._tasks: list[asyncio.Task[None]] = []
         self._embedded = embedded
 
@@ -76,6 +78,8 @@ class Running:
             await running.link.start()
             running._tasks.append(asyncio.create_task(running.journal.run(), name="cachebus journal"))
             running._tasks.append(asyncio.create_task(running._deliver(), name="cachebus outbox"))
+        if running.popularity is not None:
+            running._tasks.append(asyncio.create_task(running.popularity.run(), name="cachebus popularity"))
         running._tasks.append(asyncio.create_task(running._sweep(), name="cachebus sweep"))
         return running
 

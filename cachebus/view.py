@@ -35,6 +35,8 @@ demanded: ContextVar[Demand] = ContextVar("cachebus_demand", default=USUAL)
 
 SAMPLE_HITS = 16
 """One in so many memory hits is noticed: for what is popular, and for the consistency sampler."""
+SAMPLE_READS = 2
+"""The same of reads that memory did not answer; each of them is a round trip anyway."""
 CALLS_KEPT = 4096
 """Descriptions of calls (names, scopes, tags) a view keeps; about 1 KB each."""
 
@@ -89,6 +91,7 @@ class View(Generic[P, R]):
         self.codec = Codec(Any if declared is inspect.Signature.empty else declared, what)
         self._signature = signature
         self._calls: dict[str, Call] = {}
+        self._read = 0
         self._bind, self.key = _compile(signature, self._template)
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -104,7 +107,7 @@ class View(Generic[P, R]):
             return await self.read_with(None, args, kwargs)
         value = self.take(held)
         if not self.stats.l1_hits % SAMPLE_HITS:
-            self._cache.noticed(self, held, args)
+            self._cache.noticed(self, args, weight=SAMPLE_HITS, held=held)
         return value
 
     def held(self, *args: Any) -> Held | None:
@@ -146,6 +149,9 @@ class View(Generic[P, R]):
             self.stats.bypassed += 1
             return await load()
         reader = await self._cache.connected()
+        self._read += 1
+        if not self._read % SAMPLE_READS:
+            self._cache.noticed(self, tuple(arguments.values()), weight=SAMPLE_READS)
         return cast("R", await reader.read(self._call(arguments, args, kwargs), load, demand))
 
     async def load(self, *args: Any, **kwargs: Any) -> R:
