@@ -1,1 +1,1 @@
-"""What an event does: one file an area. Policy, no plumbing."""
+"""What an event does. Policy, no plumbing: a handler turns an event into effects and touches nothing itself."""

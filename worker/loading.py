@@ -10,10 +10,9 @@ from pkgutil import walk_packages
 from types import ModuleType
 from typing import Any, Protocol, TypeVar
 
-from cachebus.scheduler import Job
-
 from cachebus import Cache
 from cachebus.handlers import Handler
+from cachebus.schedules import Job
 from worker.literals import unmatched
 from worker.settings import ApplicationSettings, CannotStart
 
@@ -42,9 +41,12 @@ def load(settings: ApplicationSettings) -> Application:
 
 
 class Named(Protocol):
-    """What a package declares, to be told apart by name."""
+    """What a package declares."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Tells it from the others."""
+        ...
 
 
 Declared = TypeVar("Declared", bound=Named)

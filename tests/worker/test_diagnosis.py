@@ -66,7 +66,8 @@ def test_each_fault_is_found_with_its_fix(
 
 def test_a_server_that_says_little_is_not_accused() -> None:
     """A managed server may hide INFO and CONFIG: what is not known is not found."""
-    assert all(finding.grade is Grade.OK or "maxmemory" in finding.what for finding in judge(replace(SOUND, info={})))
+    findings = list(judge(replace(SOUND, info={})))
+    assert not [finding for finding in findings if finding.grade is Grade.BAD or "None" in finding.what]
 
 
 @pytest.mark.parametrize(("version", "grade"), [("3.5.0", Grade.OK), ("3.4.1", Grade.BAD), (None, Grade.BAD)])

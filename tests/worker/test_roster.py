@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from cachebus import Cache
+from worker import roster
 from worker.health import Health, State
 from worker.heartbeat import SILENT_S, Heartbeat
 from worker.roster import Announcer, Entry, worker_name, workers
@@ -44,8 +45,11 @@ async def test_health_is_one_word_and_a_reason(cache: Cache) -> None:
     assert health.state() == State("draining", "SIGTERM")
 
 
-async def test_a_worker_is_on_the_roster_while_it_lives(cache: Cache, tmp_path: Path) -> None:
-    """It is listed with its state, the file says the same, and both are gone when it ends."""
+async def test_a_worker_is_on_the_roster_while_it_lives(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is listed with its state, at once when that changes; the file says the same; both are gone when it ends."""
+    monkeypatch.setattr(roster, "BEAT_S", 3600.0)
     health, service, _ = health_of(cache)
     heartbeat = Heartbeat(str(tmp_path))
     announcer = asyncio.create_task(Announcer("web.1", health, cache.link, heartbeat).run())
