@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import zlib
 from typing import Any
 
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError, NotReady, PublishRefused, ReadOnlyServer, ServerTimeout, Unavailable
-from cachebus.events import PAYLOAD_BYTES, channel_fault, encode
+from cachebus.events import PAYLOAD_BYTES, channel_fault, encode, shard_of
 from cachebus.link import Link
 from cachebus.server import run_script
 from cachebus.wire import Argument, Reply, Wire
@@ -24,11 +23,6 @@ TIMEOUT = "5s"
 ATTEMPT_S = 1.0
 PAUSE_S = 0.05
 LONGEST_ID = 200
-
-
-def shard_of(route: str, shards: int) -> int:
-    """Return the shard of events with this key (or, without one, on this channel): CRC-32 modulo the number."""
-    return zlib.crc32(route.encode()) % shards if shards > 1 else 0
 
 
 class Bus:

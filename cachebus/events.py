@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
+import zlib
 from typing import Any, NamedTuple, Self
 
 import msgspec
@@ -117,6 +117,11 @@ def channel_fault(channel: str) -> str:
     return ""
 
 
+def shard_of(route: str, shards: int) -> int:
+    """Return the shard of events with this key (or, without one, on this channel): CRC-32 modulo the number."""
+    return zlib.crc32(route.encode()) % shards if shards > 1 else 0
+
+
 class Pattern:
     """What a handler listens to: a channel, or `trade:*`, where `*` stands for any text."""
 
@@ -138,30 +143,38 @@ class Pattern:
         return f"Pattern({self.text!r})"
 
 
-def read_fields(fields: list[bytes]) -> Mapping[bytes, bytes]:
-    """Return a stream record's flat list of names and values as a mapping; a repeated name counts once, the last."""
-    return dict(zip(fields[::2], fields[1::2], strict=True))
+Record = list[Any]
+"""A record as the server sends it: `[id, [name, value, name, value, …]]`, all bytes."""
 
 
-def read_record(record: list[Any], attempt: int = 1) -> Event:
-    """Return the event of a stream record `[id, [name, value, …]]`.
+def channel_and_payload(record: Record) -> tuple[bytes, bytes]:
+    """Return the two fields every event has. Raises: InvalidEvent naming the one that is missing."""
+    fields = record[1]
+    if len(fields) > 3 and fields[0] == b"channel" and fields[2] == b"payload":  # as `publish` and the bridge write it
+        return fields[1], fields[3]
+    named = _named(fields)
+    for name in (b"channel", b"payload"):
+        if name not in named:
+            raise InvalidEvent(f"the record has no field `{name.decode()}`; it needs `channel` and `payload`")
+    return named[b"channel"], named[b"payload"]
 
-    Raises: InvalidEvent naming the field that is missing: a foreign XADD may hold anything.
+
+def read_record(record: Record) -> Event:
+    """Return the event of a stream record. Raises: InvalidEvent naming the field that is missing.
+
+    What is not UTF-8 in the names of a foreign record becomes a replacement character.
     """
-    position, flat = record
-    fields = read_fields(flat)
-    channel, payload = fields.get(b"channel"), fields.get(b"payload")
-    if channel is None or payload is None:
-        missing = "channel" if channel is None else "payload"
-        raise InvalidEvent(f"the record has no field `{missing}`; it needs `channel` and `payload`")
-    try:
-        return Event(
-            position.decode(),
-            channel.decode(),
-            payload,
-            fields.get(b"id", b"").decode(),
-            fields.get(b"key", b"").decode(),
-            attempt,
-        )
-    except UnicodeDecodeError as garbage:
-        raise InvalidEvent(f"`channel`, `id` or `key` is not UTF-8: {garbage}") from None
+    channel, payload = channel_and_payload(record)
+    named = _named(record[1])
+    name, key = named.get(b"id", b""), named.get(b"key", b"")
+    return Event(
+        record[0].decode(),
+        channel.decode(errors="replace"),
+        payload,
+        name.decode(errors="replace"),
+        key.decode(errors="replace"),
+    )
+
+
+def _named(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

@@ -24,7 +24,8 @@ BACKOFF = "1s"
 LONGEST_BACKOFF = "5m"
 TIMEOUT = "5s"
 """An asynchronous handler that takes longer holds up the stream; the event goes to the retries instead."""
-MOST_IN_A_BATCH = 1000
+MOST_IN_A_BATCH = 100
+"""A list that fails goes to the retries one by one, in the same commit; this many fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +153,16 @@ class Routes:
         self.by_name = {handler.name: handler for handler in self.handlers}
         if len(self.by_name) != len(self.handlers):
             raise ConfigurationError("two handlers have one name; give one of them name=")
-        self._known: dict[str, tuple[Handler[..., Any], ...]] = {}
+        self._known: dict[bytes, tuple[Handler[..., Any], ...]] = {}
 
-    def of(self, channel: str) -> tuple[Handler[..., Any], ...]:
+    def of(self, channel: bytes) -> tuple[Handler[..., Any], ...]:
         """Return the handlers of *channel*, in the order they were given."""
         handlers = self._known.get(channel)
         if handlers is None:
             if len(self._known) >= self.MOST_REMEMBERED:
                 self._known.clear()
-            handlers = tuple(handler for handler in self.handlers if handler.pattern.matches(channel))
+            name = channel.decode(errors="replace")
+            handlers = tuple(handler for handler in self.handlers if handler.pattern.matches(name))
             self._known[channel] = handlers
         return handlers
 

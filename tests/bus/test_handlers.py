@@ -62,9 +62,9 @@ def test_routes_give_every_matching_handler_in_order() -> None:
     """An exact channel and a pattern may both be meant."""
     wild = on("trade:*", name="wild")(lambda _event: None)
     routes = Routes([trade_changed, wild])
-    assert routes.of("trade:updates") == (trade_changed, wild)
-    assert routes.of("trade:other") == (wild,)
-    assert routes.of("other") == ()
+    assert routes.of(b"trade:updates") == (trade_changed, wild)
+    assert routes.of(b"trade:other") == (wild,)
+    assert routes.of(b"other") == ()
 
 
 @pytest.mark.parametrize(

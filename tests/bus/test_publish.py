@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachebus.bus import Bus, shard_of
+from cachebus.bus import Bus
 from cachebus.errors import PublishRefused, ServerTimeout, Unavailable
+from cachebus.events import shard_of
 from cachebus.link import Link
 from cachebus.private_server import PrivateServer
 
