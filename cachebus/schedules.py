@@ -61,12 +61,15 @@ class Slots:
 
 
 class Calendar:
-    """A cron expression in a time zone. A local time that a change of clocks skips fires once, right after the gap; one
-    that comes twice fires at its first coming.
+    """A cron expression in a time zone.
+
+    A local time that a change of clocks skips fires right after the gap. One that comes twice fires at its first
+    coming, unless the expression means every hour.
     """
 
     def __init__(self, expression: str, zone: str) -> None:
         self._zone = ZoneInfo(zone)
+        self._every_hour = expression.split()[1:2] == ["*"] or "*/" in "".join(expression.split()[1:2])
         self._trigger = CronTrigger.from_crontab(expression, timezone=self._zone)
 
     def last(self, now_us: int) -> int | None:
@@ -82,9 +85,13 @@ class Calendar:
 
     def next(self, now_us: int) -> int | None:
         """Return the first fire time after *now_us*."""
-        after = datetime.datetime.fromtimestamp(now_us // _US + 1, self._zone)
-        fire = self._trigger.get_next_fire_time(None, after)
-        return None if fire is None else round(fire.timestamp()) * _US
+        second = now_us // _US + 1
+        while fire := self._trigger.get_next_fire_time(None, datetime.datetime.fromtimestamp(second, self._zone)):
+            second = round(fire.timestamp())
+            if not fire.fold or self._every_hour:
+                return second * _US
+            second += 1
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,7 +168,8 @@ class Node:
                 self._away(refused)
             else:
                 self._back(wire)
-                self._away(await wire.lost)
+                await asyncio.wait([wire.lost])  # not awaited itself: being cancelled must not cancel it
+                self._away(wire.lost.result())
                 await wire.close()
             pause = RETRY_S + random.uniform(0, RETRY_S / 4) - (now() - started)  # noqa: S311 - jitter, not a secret
             if pause > 0:

@@ -168,9 +168,8 @@ class Wire(asyncio.Protocol):
 
     def abort(self, reason: Exception) -> None:
         """Drop the connection now; everything unanswered fails with *reason*."""
-        if not self.lost.done():
-            self._transport.abort()
-            self._lose(reason)
+        self._transport.abort()
+        self._lose(reason)
 
     async def close(self) -> None:
         """Close the connection. Idempotent."""

@@ -1,0 +1,32 @@
+"""A real server for the schedules, a namespace for each test."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from cachebus import Link
+from cachebus.private_server import PrivateServer
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """A Valkey of one's own."""
+    with PrivateServer.start("appendonly no") as running:
+        yield running
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace nobody else uses."""
+    return f"t{secrets.token_hex(4)}"
+
+
+@pytest.fixture
+async def link(server: PrivateServer, namespace: str) -> AsyncIterator[Link]:
+    """A connection in a namespace of its own, with a ledger that began long ago."""
+    async with Link(server.url, namespace=namespace) as connected:
+        await connected.store.call("ZADD", connected.names.ledger, 1, "@start", 1, "@clock", 0, "@floor")
+        yield connected
