@@ -31,8 +31,17 @@ def _process(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     alive.add_argument("--data-dir", default=os.environ.get("DATA_DIR") or DATA_DIR, help="default: DATA_DIR, or .data")
     commands.add_parser("config", help="show every setting: value, where it comes from; secrets masked")
     commands.add_parser("doctor", help="examine Redis and this installation; name the fix of what is wrong")
-    stats = commands.add_parser("stats", help="show the workers, the streams and what waits in them")
+    stats = commands.add_parser("stats", help="show the workers, what waits, what the schedules did")
     stats.add_argument("--json", action="store_true", help="as one JSON document")
+    jobs = commands.add_parser("schedule", help="jobs: list, pause, resume, run now")
+    verbs = jobs.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs.add_parser("list", help="every job: when, how it went, what comes next")
+    for verb, effect in (
+        ("pause", "let its times pass, in every worker"),
+        ("resume", "no longer"),
+        ("run", "run it here and now, unless it runs already; returns when it is done"),
+    ):
+        verbs.add_parser(verb, help=effect).add_argument("name")
 
 
 def _events(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,8 +79,7 @@ def _cache(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 def main(arguments: list[str] | None = None) -> int:
     """Do what was asked; returns the exit code."""
-    asked = parser().parse_args(arguments)
-    asked.command = asked.command or "run"
+    asked = parser().parse_args(arguments or sys.argv[1:] or ["run"])
     if asked.command == "check":  # a platform asks often: nothing more is loaded
         code, lines = check(asked.data_dir, ready=asked.ready)
         sys.stdout.write("\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
 """Prometheus metrics, collected when they are asked for: nothing is counted twice, and the hot path pays nothing.
 
-Labels are the templates of views and the names of services, never keys: a million users are one line.
+Labels are templates of views and names of handlers and services, never keys: a million users are one line.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from cachebus import Cache, CacheStats, ViewStats
+from cachebus.consumer import Consumer, ConsumerStats
 from worker.health import Health
 from worker.supervisor import Supervisor
 
@@ -30,12 +31,24 @@ _VIEW_COUNTERS: tuple[tuple[str, str, Callable[[ViewStats], float]], ...] = (
     ("invalidations", "Times a view was invalidated by name.", lambda stats: stats.invalidations),
 )
 
+_BUS_COUNTERS: tuple[tuple[str, str, Callable[[ConsumerStats], float]], ...] = (
+    ("events", "Events whose effects are written.", lambda stats: stats.events),
+    ("commits", "Batches of effects written.", lambda stats: stats.commits),
+    ("retries", "Events run once more.", lambda stats: stats.retries),
+    ("handled", "Runs of a handler that ended well.", lambda stats: stats.handlers.handled),
+    ("dead_letters", "Events given up on.", lambda stats: stats.handlers.dead_lettered),
+    ("skipped", "Events on channels without a handler.", lambda stats: stats.handlers.skipped),
+    ("takeovers", "Times this worker took a shard.", lambda stats: stats.takeovers),
+    ("gaps", "Times events may have been lost to somebody else's trim.", lambda stats: stats.gaps),
+)
+
 
 class Metrics(Collector):
     """What this worker knows about itself, for Prometheus."""
 
-    def __init__(self, cache: Cache, health: Health, supervisor: Supervisor) -> None:
+    def __init__(self, cache: Cache, consumers: list[Consumer], health: Health, supervisor: Supervisor) -> None:
         self._cache = cache
+        self._consumers = consumers
         self._health = health
         self._supervisor = supervisor
         self._registry = CollectorRegistry()
@@ -51,6 +64,7 @@ class Metrics(Collector):
         stats = self._cache.stats()
         yield from _views(stats)
         yield from _cache(stats)
+        yield from _events(self._consumers)
         yield _gauge("worker_ready", "1 while this worker does all its work.", self._health.state().word == "ready")
         restarts = CounterMetricFamily(
             "worker_restarts", "Times a service broke and was started again.", labels=["service"]
@@ -79,6 +93,28 @@ def _cache(stats: CacheStats) -> Iterator[Metric]:
         yield _gauge("cache_journal_age_seconds", "Since the journal was last heard of.", stats.journal_lag_ms / 1000)
     yield CounterMetricFamily("cache_evictions", "Entries that left memory for want of room.", value=stats.evictions)
     yield CounterMetricFamily("cache_journal_gaps", "Times invalidations may have been missed.", value=stats.gaps)
+
+
+def _events(consumers: list[Consumer]) -> Iterator[Metric]:
+    """Counters of this process; gauges are of the shards it holds."""
+    counters = {
+        metric: CounterMetricFamily(f"bus_{metric}", meaning, labels=["shard"]) for metric, meaning, _ in _BUS_COUNTERS
+    }
+    active = GaugeMetricFamily("bus_active", "1 while this worker handles the shard's events.", labels=["shard"])
+    waiting = GaugeMetricFamily("bus_waiting", "Events not handled yet.", labels=["shard"])
+    latency = GaugeMetricFamily("bus_latency_seconds", "Publication to commit, of the last commit.", labels=["shard"])
+    failures = CounterMetricFamily("bus_handler_failures", "Runs of a handler that failed.", labels=["handler"])
+    for shard, consumer in enumerate(consumers):
+        stats = consumer.stats
+        for metric, _, of in _BUS_COUNTERS:
+            counters[metric].add_metric([str(shard)], of(stats))
+        active.add_metric([str(shard)], float(consumer.active))
+        if consumer.active:
+            waiting.add_metric([str(shard)], stats.waiting)
+            latency.add_metric([str(shard)], stats.latency_ms / 1000)
+        for handler, count in stats.handlers.failures.items():
+            failures.add_metric([handler], count)
+    yield from (*counters.values(), active, waiting, latency, failures)
 
 
 def _counter(name: str, meaning: str, values: Iterable[tuple[str, float]]) -> Metric:

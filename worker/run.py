@@ -43,11 +43,10 @@ def run(settings: Settings) -> int:
 async def _work(settings: Settings, application: Application, stop: Stop) -> None:
     stop.bind(asyncio.get_running_loop())
     async with application.cache as cache:
-        link = cache.link if settings.cache.redis_enabled else None
-        if link is not None:
+        if settings.cache.redis_enabled:
             with contextlib.suppress(ServerError):  # away: the services wait for it
                 await refuse_denied(cache)
-        worker = build(settings, application, link, stop)
+        worker = build(settings, application, stop)
         log.info(
             "worker started",
             name=worker.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -31,17 +32,17 @@ def until(true: Callable[[], Any], what: str) -> Any:
 
 
 class WorkerProcess:
-    """`python -m worker` as a platform runs it. `lines` is what it has said so far."""
+    """`python -m worker`, as the Procfile says it, or one of its commands. `lines` is what it has said so far."""
 
     def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}:{HERE}",
-            "PYTHONWARNINGS": "error",
+            "PYTHONWARNINGS": "always",
             "LOG_FORMAT": "json",
             **environment,
         }
-        self._arguments = arguments or ("run",)
+        self._arguments = arguments
         self.lines: list[dict[str, Any]] = []
         self.text = ""
         self._new: queue.Queue[None] = queue.Queue()
@@ -116,6 +117,8 @@ class WorkerProcess:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
+        if kind is None:
+            assert "Warning: " not in self.text, f"it leaves something open, or uses something old:\n{self.text}"
 
 
 def ask(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
@@ -123,3 +126,10 @@ def ask(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
     with WorkerProcess(environment, *arguments) as command:
         code = command.ended()
         return code, command.text
+
+
+async def asynchronously(true: Callable[[], Any]) -> None:
+    """Wait for a predicate while the event loop goes on."""
+    async with asyncio.timeout(DEADLINE_S):
+        while not true():  # noqa: ASYNC110 - what is waited for is in another process
+            await asyncio.sleep(0.01)
