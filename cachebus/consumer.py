@@ -18,7 +18,7 @@ import msgspec
 from cachebus.dispatch import Dispatcher, HandlerStats, Loading, TakenRetry
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import AccessDenied, ServerError, Unavailable
-from cachebus.events import Record, read_record
+from cachebus.events import PAYLOAD_BYTES, Record, read_record
 from cachebus.handlers import Handler, Routes
 from cachebus.intake import RECORDS_A_READ, Intake
 from cachebus.link import Link
@@ -97,13 +97,16 @@ class Consumer:
         retention: Duration = RETENTION,
         max_events: int = MOST_EVENTS,
         feed_length: int = FEED_LENGTH,
+        max_payload_bytes: int = PAYLOAD_BYTES,
         concurrency: int = 16,
         loading: Loading | None = None,
         seen: Callable[[], int] = int,  # 0: no clock known
         on_committed: Callable[[Committed], None] | None = None,
     ) -> None:
         self._link = link
-        self._dispatcher = Dispatcher(Routes(handlers), loading=loading, concurrency=concurrency)
+        self._dispatcher = Dispatcher(
+            Routes(handlers), loading=loading, concurrency=concurrency, max_payload_bytes=max_payload_bytes
+        )
         self._shards = shards
         names = link.names
         slowest_s = max((handler.policy.timeout_ms for handler in self._dispatcher.routes.handlers), default=0) / 1000

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cachebus.effects import Answer, Drop, Retry
-from cachebus.events import Event, InvalidEvent, Record, channel_and_payload, read_record
+from cachebus.events import PAYLOAD_BYTES, Event, InvalidEvent, Record, channel_and_payload, read_record
 from cachebus.handlers import Handler, Routes
 from cachebus.plan import Plan, RetryItem, Unfit, dead_letter
 
@@ -69,13 +69,21 @@ Groups = dict[AnyHandler, list[tuple[Any, Event]]]
 class Dispatcher:
     """Runs handlers and puts what they answer into plans. Knows no server."""
 
-    def __init__(self, routes: Routes, *, loading: Loading | None = None, concurrency: int = 16) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        *,
+        loading: Loading | None = None,
+        concurrency: int = 16,
+        max_payload_bytes: int = PAYLOAD_BYTES,
+    ) -> None:
         self.routes = routes
         self.stats = HandlerStats()
         self.busy_since: float | None = None
         """Since when one and the same event is being handled, seconds of `time.monotonic`; None: none is."""
         self._loading: Loading = loading or nullcontext
         self._concurrency = concurrency
+        self._max_payload_bytes = max_payload_bytes
         self._asynchronous = any(handler.asynchronous for handler in routes.handlers)
 
     async def work(self, records: Sequence[Record], plan: Plan, cut: Cut) -> Plan:
@@ -140,9 +148,10 @@ class Dispatcher:
     def _handle(self, record: Record, plan: Plan) -> Sequence[AnyHandler]:
         """Run the plain handlers of an event; returns those that are not."""
         try:
-            channel, payload = channel_and_payload(record)
+            channel, payload = self._open(record)
         except InvalidEvent as invalid:
-            self._bury_foreign(record, plan, str(invalid))
+            self.stats.dead_lettered += 1
+            plan.bury(dead_letter("invalid", _whatever(record), "", str(invalid)))
             return ()
         handlers = self.routes.of(channel)
         if not handlers:
@@ -162,6 +171,12 @@ class Dispatcher:
             except _SURVIVED as error:
                 self._failed(Run(handler, read_record(record)), plan, error)
         return rest or ()
+
+    def _open(self, record: Record) -> tuple[bytes, bytes]:
+        channel, payload = channel_and_payload(record)
+        if len(payload) > self._max_payload_bytes:
+            raise InvalidEvent(f"the payload is longer than {self._max_payload_bytes:,} bytes")
+        return channel, payload
 
     async def _handle_rest(
         self,
@@ -236,7 +251,7 @@ class Dispatcher:
             return tasks
         for record in records:
             try:
-                channel, _ = channel_and_payload(record)
+                channel, _ = self._open(record)
             except InvalidEvent:
                 continue
             for handler in self.routes.of(channel):
@@ -297,11 +312,6 @@ class Dispatcher:
         if run.retry:
             plan.finish(run.retry)
 
-    def _bury_foreign(self, record: Record, plan: Plan, reason: str) -> None:
-        self.stats.dead_lettered += 1
-        everything = b" ".join(part for part in record[1] if isinstance(part, bytes))
-        plan.bury(dead_letter("invalid", Event(record[0].decode(), "", everything), "", reason))
-
 
 async def _answered(run: Run) -> Answer:
     """Run an asynchronous handler. Raises: what it raises, TimeoutError, InvalidEvent."""
@@ -328,6 +338,14 @@ def _arguments(run: Run) -> tuple[Any, ...]:
 def _item(run: Run) -> RetryItem:
     event = run.event
     return RetryItem(run.handler.name, event.position, event.channel, event.payload, event.id, event.key)
+
+
+def _whatever(record: Record) -> Event:
+    """Return a record that is no proper event as one, so that a dead letter can hold it."""
+    try:
+        return read_record(record)
+    except InvalidEvent:
+        return Event(record[0].decode(), "", b" ".join(record[1]))
 
 
 def _poisoned(others: int) -> str:

@@ -142,6 +142,7 @@ async def test_a_publish_that_wants_replicas_says_when_they_do_not_confirm(own_s
         with pytest.raises(ServerTimeout, match="0 of 1 replicas"):
             await bus.publish("a:b", 1, id="x", wait_replicas=1, timeout="0.3s")
         assert len(await events(link)) == 1
+        own_server.ask("CONFIG", "SET", "repl-diskless-sync-delay", "0")
         with PrivateServer.start() as replica:
             replica.ask("REPLICAOF", own_server.host, own_server.port)
             await bus.publish("a:b", 1, id="x", wait_replicas=1, timeout="20s")

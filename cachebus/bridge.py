@@ -1,0 +1,269 @@
+"""Plain `PUBLISH` into the events: every worker listens and appends, and each message is appended once.
+
+There is no leader. A message is named by what all bridges hear alike: the last marker before it, and its number on its
+channel since that marker. One connection hears everything in the order in which the server ran it, and a marker goes
+the same way, so names agree; the script that appends drops those it has. A bridge has no names to give after it
+(re)connected, until it has heard a marker of its own: what it hears meanwhile is left to the others.
+
+`publish()` announces its own PUBLISH with a skip notice just before it: that message is in the stream already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cachebus.bus import MOST_EVENTS
+from cachebus.errors import ServerError
+from cachebus.events import PAYLOAD_BYTES, channel_fault, shard_of
+from cachebus.handlers import Handler
+from cachebus.link import Link
+from cachebus.subscriptions import Subscription
+from cachebus.wire import Argument
+
+log = logging.getLogger("cachebus")
+
+KEEP_NUMBERS_MS = 3_600_000
+"""How long the numbers of a marker outlive its last message: longer than any bridge lags behind another."""
+MARK_AGAIN_S = 2.0
+"""A marker that has not been heard this long was lost."""
+PAUSE_S = 0.5
+AT_ONCE = 200
+APPEND_S = 2.0
+MOST_QUEUED = 50_000
+MOST_QUEUED_BYTES = 64 * 1024 * 1024
+"""Messages heard and not appended yet (the server is away, or slow); beyond that they are left to other workers."""
+
+
+class Heard(NamedTuple):
+    """A plain message with its name."""
+
+    marker: str
+    channel: str
+    number: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class BridgeStats:
+    """What a bridge has done: plain counters."""
+
+    heard: int = 0
+    """Plain messages that got a name."""
+    appended: int = 0
+    """Those that were new; the others some worker had appended already."""
+    skipped: int = 0
+    """Messages of `publish()`, which are in the stream already."""
+    unnamed: int = 0
+    """Messages heard before the first marker after (re)connecting; other workers may have them."""
+    gaps: int = 0
+    """Times this bridge was deaf for a while."""
+    overflows: int = 0
+    queued: int = 0
+
+
+class Bridge:
+    """Listens to the channels of some handlers and appends what it hears. `run` in a task of its own."""
+
+    def __init__(
+        self,
+        link: Link,
+        handlers: Iterable[Handler[..., Any]],
+        *,
+        shards: int = 1,
+        max_events: int = MOST_EVENTS,
+        max_payload_bytes: int = PAYLOAD_BYTES,
+    ) -> None:
+        self._link = link
+        names = link.names
+        self._marks, self._skip_notices = names.bus("mark"), names.bus("skip")
+        self._patterns = sorted({handler.pattern.text: handler.pattern for handler in handlers}.items())
+        self._shards = shards
+        self._streams = [names.bus("events", str(shard)) for shard in range(shards)]
+        self._max_events = max_events
+        self._max_payload_bytes = max_payload_bytes
+        self.stats = BridgeStats()
+        self._queue: deque[Heard] = deque()
+        self._queued_bytes = 0
+        self._subscriptions: list[Subscription] = []
+        self._connection: object = None
+        self._marker = ""  # the last one heard; '' while messages cannot be named
+        self._own = ""  # the one we wait for, before any other counts
+        self._numbers: dict[str, int] = {}
+        self._skips: dict[str, int] = {}
+        self._owners: dict[str, str] = {}
+        self._mark_due = True
+        self._woken = asyncio.Event()
+        self._draining = False
+        self._running = False
+        self._ended = asyncio.Event()
+
+    @property
+    def listening(self) -> bool:
+        """Whether what is published now will be appended."""
+        return bool(self._marker)
+
+    async def run(self) -> None:
+        """Listen and append until cancelled. Outages are waited out; what may have been missed is counted."""
+        self._running = True
+        self._ended.clear()
+        try:
+            while not (self._draining and not self._queue):
+                try:
+                    await self._step()
+                except ServerError as away:
+                    log.debug("bridge: %s", away)
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            self._running = False
+            await self._leave()
+            self._ended.set()
+        await asyncio.get_running_loop().create_future()  # drained: nothing to do until cancelled
+
+    async def drain(self) -> None:
+        """Listen no more, append what was heard; returns when that is done."""
+        self._draining = True
+        await self._leave()
+        self._woken.set()
+        if self._running:
+            await self._ended.wait()
+
+    # -- the main path ----------------------------------------------------------------------------------------------
+
+    async def _step(self) -> None:
+        if not self._subscriptions and not self._draining:
+            await self._subscribe()
+        if self._mark_due and not self._draining:
+            self._mark_due = False
+            self._own = secrets.token_hex(8)
+            await self._link.store.call("PUBLISH", self._marks, self._own)
+        if self._queue:
+            await self._append()
+        elif not self._draining:
+            patience = None if self._marker else MARK_AGAIN_S
+            try:
+                await asyncio.wait_for(self._woken.wait(), patience)
+            except TimeoutError:
+                self._mark_due = self._connection is self._wire()
+        self._woken.clear()
+
+    async def _append(self) -> None:
+        """Append what is queued under one marker, at most AT_ONCE messages. Safe to repeat: names are known."""
+        marker = self._queue[0].marker
+        batch: list[Heard] = []
+        for heard in self._queue:
+            if heard.marker != marker or len(batch) == AT_ONCE:
+                break
+            batch.append(heard)
+        args: list[Argument] = [KEEP_NUMBERS_MS, self._max_events, marker]
+        for heard in batch:
+            args += (shard_of(heard.channel, self._shards), heard.channel, heard.number, heard.payload)
+        keys = (self._link.names.bus("plain", marker), *self._streams)
+        done, new = await self._link.store.run("append_plain", keys, args, timeout_s=APPEND_S)
+        for heard in batch[:done]:
+            self._queue.popleft()
+            self._queued_bytes -= len(heard.payload)
+        self.stats.appended += new
+        self.stats.queued = len(self._queue)
+        if done < len(batch):
+            log.warning("bridge: %s events wait, plain messages are held back", f"{self._max_events:,}")
+            await asyncio.sleep(PAUSE_S)
+
+    # -- listening --------------------------------------------------------------------------------------------------
+
+    async def _subscribe(self) -> None:
+        """Subscribe to everything; only then does a marker of ours mean that we hear all that comes after it."""
+        subscribe = self._link.subscriptions.subscribe
+        try:
+            self._subscriptions.append(await subscribe(self._marks, self._heard_mark, on_gap=self._resubscribed))
+            self._subscriptions.append(await subscribe(self._skip_notices, self._heard_skip))
+            for text, pattern in self._patterns:
+                heard = self._listener(text)
+                self._subscriptions.append(await subscribe(text, heard, pattern=pattern.wild))
+        except BaseException:
+            await self._leave()
+            raise
+        self._lapse()
+        self._mark_due = True
+
+    async def _leave(self) -> None:
+        subscriptions, self._subscriptions = self._subscriptions, []
+        self._marker = self._own = ""
+        for subscription in subscriptions:
+            await subscription.cancel()
+
+    def _wire(self) -> object:
+        """Return what stands for the present connection: another one means that messages may be missing."""
+        return self._link.subscriptions._wire  # noqa: SLF001 - `on_gap` comes after the first messages of a new connection
+
+    def _lapse(self) -> None:
+        """Stop naming messages until a marker of ours is heard."""
+        self._connection = self._wire()
+        self._marker = self._own = ""
+        self._skips.clear()
+
+    def _resubscribed(self) -> None:
+        self.stats.gaps += 1
+        log.warning("bridge: was deaf for a while; plain messages that no other worker heard are missing")
+        self._lapse()
+        self._mark_due = True
+        self._woken.set()
+
+    def _heard_mark(self, _channel: str, payload: bytes) -> None:
+        if self._connection is not self._wire():
+            self._lapse()
+        marker = payload.decode(errors="replace")
+        if self._marker or marker == self._own:
+            self._marker = marker
+            self._numbers.clear()
+
+    def _heard_skip(self, _channel: str, payload: bytes) -> None:
+        length, _, channel = payload.decode(errors="replace").partition(" ")
+        if length.isdigit() and self._owner(channel):
+            self._skips[channel] = int(length)
+
+    def _listener(self, text: str) -> Callable[[str, bytes], None]:
+        def heard(channel: str, payload: bytes) -> None:
+            if self._owner(channel) == text:
+                self._heard(channel, payload)
+
+        return heard
+
+    def _heard(self, channel: str, payload: bytes) -> None:
+        if self._connection is not self._wire():
+            self._lapse()
+        if self._skips.pop(channel, -1) == len(payload):
+            self.stats.skipped += 1
+        elif not self._marker:
+            self.stats.unnamed += 1
+        elif len(self._queue) >= MOST_QUEUED or self._queued_bytes >= MOST_QUEUED_BYTES:
+            # Leaving out one number would make the next one say that this one is known: no names until a new marker.
+            self.stats.overflows += 1
+            log.error("bridge: too much is queued; plain messages are left to other workers")
+            self._lapse()
+            self._mark_due = True
+        else:
+            number = self._numbers[channel] = self._numbers.get(channel, 0) + 1
+            # One byte too many is enough for the consumer to refuse it, with a reason.
+            self._queue.append(Heard(self._marker, channel, number, payload[: self._max_payload_bytes + 1]))
+            self._queued_bytes += len(payload)
+            self.stats.heard += 1
+            self.stats.queued = len(self._queue)
+            self._woken.set()
+
+    def _owner(self, channel: str) -> str:
+        """Return which of our subscriptions counts for *channel*: the server sends one message once for each."""
+        owner = self._owners.get(channel)
+        if owner is None:
+            if len(self._owners) >= 10_000:
+                self._owners.clear()
+            matching = [text for text, pattern in self._patterns if pattern.matches(channel)]
+            owner = channel if channel in matching else matching[0] if matching else ""
+            self._owners[channel] = "" if channel_fault(channel) else owner
+            owner = self._owners[channel]
+        return owner
