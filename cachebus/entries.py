@@ -19,6 +19,8 @@ log = logging.getLogger("cachebus")
 
 READS_A_CALL = 150
 """Six arguments each: within the 1,000 a script takes."""
+NEVER = 10**16
+"""A floor that nothing reaches: the read takes the lease whatever lies there."""
 LEASE_MS = 3_000
 """A dead loader is replaced after this long; a living one renews at a third of it."""
 
@@ -142,7 +144,8 @@ class Entries:
         names: dict[str, None] = {}
         for read in reads:
             ask = read.ask
-            args += (b"%016d" % ask.floor, b"%016d" % ask.until, ask.token, LEASE_MS, ask.born, ask.touch_ms)
+            floor = b"%016d" % ask.floor if ask.floor < NEVER else b":"  # sorts after every digit
+            args += (floor, b"%016d" % ask.until, ask.token, LEASE_MS, ask.born, ask.touch_ms)
             if ask.scopes:
                 names.update(dict.fromkeys(ask.scopes))
         scopes = tuple(names)

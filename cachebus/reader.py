@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from cachebus.call import USUAL, Call, Demand, Load, Value
-from cachebus.entries import Ask, Entries, Found, State
+from cachebus.entries import NEVER, Ask, Entries, Found, State
 from cachebus.entry import unpack
 from cachebus.errors import ServerError
 from cachebus.freshness import Freshness, Verdict
@@ -35,8 +35,6 @@ CATCH_UP_S = 0.25
 """How long a `fresh_after` read waits for the journal before it asks the ledger instead."""
 WARM_BELOW = 0.25
 """`warm` renews an entry with less than this share of its TTL left."""
-NEVER = 10**16 - 1
-"""A clock no entry is born at: the next read takes the lease whatever lies there."""
 
 
 class Flight:

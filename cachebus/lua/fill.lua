@@ -7,8 +7,8 @@
 --@include entry
 local holder = redis.call('HGET', KEYS[2], 'token')
 if holder and holder ~= ARGV[1] then return 0 end
-local stored, result = redis.call('GETRANGE', KEYS[1], 2, 17), 0
-if stored <= ARGV[4] then
+local result = 0
+if replaceable(KEYS[1], ARGV[4]) then
   local written = redis.pcall('SET', KEYS[1], ending(ARGV[2], ARGV[3]), 'PX', ARGV[3])
   result = written.err and -1 or 1
 end
