@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from cachebus.feed import Feed, FeedRecord
 from cachebus.link import Link
+
+HERE = Path(__file__).parent
 
 
 class Part(Protocol):
@@ -73,3 +78,53 @@ async def add(link: Link, channel: str, *payloads: bytes, shard: int = 0) -> lis
 def number(n: int) -> bytes:
     """Return the payload of event number *n*."""
     return b'{"n":%d}' % n
+
+
+class Workers:
+    """Worker processes of one deployment, to be killed. Stopped, all of them, when the block ends."""
+
+    def __init__(self, link: Link, url: str, lease: str = "500ms") -> None:
+        self._link = link
+        self._url = url
+        self._lease = lease
+        self._alive: dict[str, asyncio.subprocess.Process] = {}
+        self._names = itertools.count(1)
+        self.deaths = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for process in self._alive.values():
+            process.kill()
+            await process.wait()
+
+    async def start(self, **environment: str) -> str:
+        """Start a worker and return its name when it is ready."""
+        name = f"w{next(self._names)}"
+        arguments = (str(HERE / "worker_process.py"), self._url, self._link.names.namespace, name, self._lease)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **environment},
+        )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        self._alive[name] = process
+        return name
+
+    async def active(self) -> str:
+        """Return the name of the worker that holds shard 0, '' while none does."""
+        token: bytes | None = await self._link.store.call("GET", self._link.names.bus("lease", "0"))
+        name = (token or b"").decode().partition(".")[0]
+        return name if name in self._alive else ""
+
+    async def died(self, name: str) -> None:
+        """Wait until a worker has ended by itself."""
+        await self._alive.pop(name).wait()
+        self.deaths += 1
+
+    async def kill(self, name: str) -> None:
+        """kill -9."""
+        self._alive[name].kill()
+        await self.died(name)
