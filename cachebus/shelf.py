@@ -107,10 +107,12 @@ class Shelf:
         policy = call.policy
         if demand is not USUAL or held.keep_until <= now:
             return Age.DEAD
-        if (now - held.loaded_at) * 1000 < policy.settle_ms:
+        if policy.settle_ms and (now - held.loaded_at) * 1000 < policy.settle_ms:
             return Age.FRESH
-        invalid_ms = (self._now_us() - self.freshness.latest(held.scopes)) / 1000
-        return Age.STALE if invalid_ms < policy.serve_invalidated_ms else Age.DEAD
+        if policy.serve_invalidated_ms:
+            invalid_ms = (self._now_us() - self.freshness.latest(held.scopes)) / 1000
+            return Age.STALE if invalid_ms < policy.serve_invalidated_ms else Age.DEAD
+        return Age.DEAD
 
     async def _confirmed(self, held: Held, ledger: Ledger, now: float) -> bool:
         """Ask about an entry older than this process's table, or after a stall. Redis away: bounded staleness."""
