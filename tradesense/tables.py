@@ -1,6 +1,9 @@
-"""The tables. Times are UTC; prices are split- and dividend-adjusted dollars, so positions hold across splits."""
+"""The tables. Times are UTC; prices of bars are dollars as quoted; money that changed hands is whole cents."""
 
 from __future__ import annotations
+
+import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -15,9 +18,33 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    TypeDecorator,
 )
 
 metadata = MetaData()
+
+Id = BigInteger().with_variant(Integer(), "sqlite")
+"""64 bits on both: SQLite's INTEGER has them, and only under that name does it number rows by itself."""
+
+
+class UtcDateTime(TypeDecorator[datetime.datetime]):
+    """An instant: aware when written, aware and UTC when read. SQLite keeps no zone, so what lies there is UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime.datetime | None, dialect: Any) -> datetime.datetime | None:
+        """Return what is stored. Raises: ValueError for a time without a zone."""
+        if value is not None and value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; give it one")
+        return None if value is None else value.astimezone(datetime.UTC)
+
+    def process_result_value(self, value: datetime.datetime | None, dialect: Any) -> datetime.datetime | None:
+        """Return what was stored."""
+        if value is None or value.tzinfo is not None:
+            return None if value is None else value.astimezone(datetime.UTC)
+        return value.replace(tzinfo=datetime.UTC)
+
 
 instruments = Table(
     "instruments",
@@ -38,12 +65,14 @@ bars = Table(
     Column("low", Float, nullable=False),
     Column("close", Float, nullable=False),
     Column("volume", BigInteger, nullable=False),
+    CheckConstraint("0 < low AND low <= open AND low <= close AND open <= high AND close <= high", name="bar_prices"),
+    sqlite_with_rowid=False,  # the rows of a symbol lie together, in order of days
 )
 
 users = Table(
     "users",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("name", String(80), nullable=False),
     Column("joined", Date, nullable=False),
 )
@@ -62,18 +91,19 @@ settings = Table(
 trades = Table(
     "trades",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Id, primary_key=True),
     Column("user_id", ForeignKey("users.id"), nullable=False),
     Column("symbol", ForeignKey("instruments.symbol"), nullable=False),
     Column("side", String(4), nullable=False),
     Column("quantity", Integer, nullable=False),
-    Column("price", Float, nullable=False),
-    Column("fee", Float, nullable=False),
-    Column("at", DateTime(timezone=True), nullable=False),
-    CheckConstraint("quantity > 0 AND price > 0 AND fee >= 0", name="trade_amounts"),
+    Column("price_cents", BigInteger, nullable=False),
+    Column("fee_cents", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    CheckConstraint("quantity > 0 AND price_cents > 0 AND fee_cents >= 0", name="trade_amounts"),
     CheckConstraint("side IN ('buy', 'sell')", name="trade_side"),
     Index("trades_of_user", "user_id", "at", "id"),
-    Index("trades_of_symbol", "symbol"),
+    # All that the statistics over everybody read: they never touch the table.
+    Index("trades_of_symbol", "symbol", "user_id", "quantity", "price_cents"),
 )
 
 seeded = Table(
@@ -82,4 +112,4 @@ seeded = Table(
     Column("what", String(40), primary_key=True),
     Column("rows", Integer, nullable=False),
 )
-"""Written last in the seeding transaction: its row is there if and only if everything else is."""
+"""Written last in the seeding transaction: its rows are there if and only if everything else is."""
