@@ -11,29 +11,34 @@ from tradesense.results import Bar, Indicators
 
 
 def sma(closes: Sequence[float], days: int) -> float | None:
-    """Return the simple moving average."""
+    """Return the simple moving average. Source: Murphy, Technical Analysis of the Financial Markets (1999)."""
     return statistics.fmean(closes[-days:]) if len(closes) >= days else None
 
 
 def ema_series(values: Sequence[float], days: int) -> list[float]:
-    """Return the exponential moving average, alpha = 2 / (days + 1), begun at the first value."""
-    alpha, current, series = 2 / (days + 1), 0.0, []
-    for i, value in enumerate(values):
-        current = value if i == 0 else current + alpha * (value - current)
-        series.append(current)
-    return series
+    """Return the exponential moving average: alpha = 2 / (days + 1), begun at the first value. Source: Murphy."""
+    alpha = 2 / (days + 1)
+    return list(itertools.accumulate(values, lambda current, value: current + alpha * (value - current)))
+
+
+def ema(values: Sequence[float], days: int) -> float | None:
+    """Return the last of the exponential moving average, once it has seen as many values as days."""
+    return ema_series(values, days)[-1] if len(values) >= days else None
 
 
 def macd(closes: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return EMA(12) - EMA(26) and its EMA(9). Source: Appel (1979)."""
-    if len(closes) < 35:
+    """Return EMA(12) - EMA(26), and the signal line: its EMA(9). Source: Appel, Technical Analysis (2005)."""
+    if len(closes) < 26 + 9:
         return None, None
     lines = [fast - slow for fast, slow in zip(ema_series(closes, 12), ema_series(closes, 26), strict=True)]
     return lines[-1], ema_series(lines, 9)[-1]
 
 
 def rsi(closes: Sequence[float], days: int = 14) -> float | None:
-    """Return the relative strength index, 0 to 100, with Wilder's smoothing. Source: Wilder (1978)."""
+    """Return the relative strength index, 0 to 100, with Wilder's smoothing; 50 where nothing ever moved.
+
+    Source: Wilder, New Concepts in Technical Trading Systems (1978).
+    """
     if len(closes) <= days:
         return None
     changes = [after - before for before, after in itertools.pairwise(closes)]
@@ -42,11 +47,14 @@ def rsi(closes: Sequence[float], days: int = 14) -> float | None:
     for change in changes[days:]:
         gain = (gain * (days - 1) + max(change, 0.0)) / days
         loss = (loss * (days - 1) + max(-change, 0.0)) / days
-    return 100.0 if loss == 0 else 100 - 100 / (1 + gain / loss)
+    return 100 * gain / (gain + loss) if gain + loss else 50.0
 
 
 def bollinger(closes: Sequence[float], days: int = 20, width: float = 2.0) -> tuple[float | None, float | None]:
-    """Return the upper and lower band: the average plus and minus *width* population deviations. Source: Bollinger."""
+    """Return the upper and lower band: the average plus and minus *width* standard deviations, of the population.
+
+    Source: Bollinger, Bollinger on Bollinger Bands (2001). The middle band is the SMA of the same days.
+    """
     if len(closes) < days:
         return None, None
     middle, deviation = statistics.fmean(closes[-days:]), statistics.pstdev(closes[-days:])
@@ -54,7 +62,7 @@ def bollinger(closes: Sequence[float], days: int = 20, width: float = 2.0) -> tu
 
 
 def atr(bars: Sequence[Bar], days: int = 14) -> float | None:
-    """Return the average true range with Wilder's smoothing. Source: Wilder (1978)."""
+    """Return the average true range, dollars, with Wilder's smoothing. Source: Wilder (1978)."""
     if len(bars) <= days:
         return None
     ranges = [
@@ -75,8 +83,8 @@ def indicators(bars: Sequence[Bar]) -> Indicators:
     return Indicators(
         sma_20=sma(closes, 20),
         sma_50=sma(closes, 50),
-        ema_12=ema_series(closes, 12)[-1] if len(closes) >= 12 else None,
-        ema_26=ema_series(closes, 26)[-1] if len(closes) >= 26 else None,
+        ema_12=ema(closes, 12),
+        ema_26=ema(closes, 26),
         macd=line,
         macd_signal=signal,
         rsi_14=rsi(closes),

@@ -1,7 +1,12 @@
-"""Real daily prices, 2000 to 2013: AAPL, FB, GOOG, IBM, MSFT, 12,154 bars.
+"""Real daily prices, March 2000 to March 2013: AAPL, FB, GOOG, IBM, MSFT, 12,154 bars.
 
-Source: the `bokeh_sampledata` package (BSD 3-Clause), which took them from Yahoo Finance. Prices are adjusted for
-splits and dividends by the ratio of adjusted to raw close, so that a position keeps its worth across a split.
+Source: the `bokeh_sampledata` package. Its code is under BSD-3-Clause; the prices in it (from release 2026.1 on) are
+Quandl's WIKI Prices, which Quandl put into the public domain, supplied as they are. GOOG is the share that has been
+called GOOGL since 2014.
+
+Prices are as quoted on the day: nothing is adjusted, so a trade at a bar's price is a trade as it could have been made.
+The three splits in the series are of 2000, 2003 and 2005; from `TRADABLE_FROM` on there is none, and shares keep their
+number. Dividends are not part of the figures.
 """
 
 from __future__ import annotations
@@ -9,6 +14,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from typing import Any
+from zoneinfo import ZoneInfo
+
+EXCHANGE = ZoneInfo("America/New_York")
+"""The exchanges' time: a trade belongs to the bar of this day."""
+TRADABLE_FROM = datetime.date(2005, 3, 1)
+"""The day after the last split of the series (AAPL, two for one, 28 February 2005)."""
 
 INSTRUMENTS = {
     "AAPL": ("Apple Inc.", "NASDAQ"),
@@ -17,6 +28,11 @@ INSTRUMENTS = {
     "IBM": ("International Business Machines", "NYSE"),
     "MSFT": ("Microsoft Corporation", "NASDAQ"),
 }
+
+
+def trading_day(at: datetime.datetime) -> datetime.date:
+    """Return the exchange's day of an instant."""
+    return at.astimezone(EXCHANGE).date()
 
 
 def instrument_rows() -> list[dict[str, Any]]:
@@ -37,15 +53,14 @@ def bar_rows() -> Iterator[dict[str, Any]]:
         ) from missing
     for symbol in INSTRUMENTS:
         series = getattr(stocks, symbol)
-        names = ("date", "open", "high", "low", "close", "volume", "adj_close")
-        for day, opened, high, low, close, volume, adjusted in zip(*(series[name] for name in names), strict=True):
-            ratio = adjusted / close
+        names = ("date", "open", "high", "low", "close", "volume")
+        for day, opened, high, low, close, volume in zip(*(series[name] for name in names), strict=True):
             yield {
                 "symbol": symbol,
                 "day": datetime.date.fromisoformat(day),
-                "open": round(opened * ratio, 4),
-                "high": round(high * ratio, 4),
-                "low": round(low * ratio, 4),
-                "close": round(adjusted, 4),
-                "volume": int(volume),
+                "open": opened,
+                "high": high,
+                "low": low,
+                "close": close,
+                "volume": volume,
             }

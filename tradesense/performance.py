@@ -1,10 +1,11 @@
-"""Positions and profit from trades. Pure: rows in, figures out."""
+"""Positions and profit from trades. Pure: rows in, figures out. All money is whole cents, and adds up exactly."""
 
 from __future__ import annotations
 
 import datetime
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -12,110 +13,147 @@ from tradesense.results import CostBasis, Grouping, Period, PortfolioSummary, Po
 
 
 class Closed(NamedTuple):
-    """One sale, matched with what was bought before. Fees of both sides are in `profit`."""
+    """A trade that made a position smaller. The fees of both its ends are in the profit."""
 
     at: datetime.datetime
     symbol: str
     quantity: int
-    profit: float
+    profit_cents: int
 
 
-class Lots:
-    """What is held of one symbol, and which shares a sale sells."""
+@dataclass(slots=True)
+class Lot:
+    """Shares bought at once and what was paid for them; of shares sold short both are negative."""
+
+    quantity: int
+    cost_cents: int
+
+
+class Holding:
+    """The open lots of one symbol: all long or all short.
+
+    A fee makes a purchase dearer and a sale cheaper. FIFO closes the oldest lot first; at average cost there is one
+    lot, into which each further one is merged. Source: IRS Publication 550, "Cost basis" and "Average basis".
+    """
 
     def __init__(self, basis: CostBasis) -> None:
         self._basis = basis
-        self._lots: deque[tuple[int, float]] = deque()
-        self.quantity = 0
-        self.cost = 0.0
+        self._lots: deque[Lot] = deque()
 
-    def buy(self, quantity: int, cost: float) -> None:
-        """Add shares that cost this much altogether."""
-        self._lots.append((quantity, cost / quantity))
-        self.quantity += quantity
-        self.cost += cost
+    @property
+    def quantity(self) -> int:
+        """Shares held; below zero when short."""
+        return sum(lot.quantity for lot in self._lots)
 
-    def sell(self, quantity: int) -> float:
-        """Take shares out; returns what they had cost. More than is held: only what is held."""
-        quantity = min(quantity, self.quantity)
-        if self._basis is CostBasis.AVERAGE:
-            cost = self.cost * quantity / self.quantity if self.quantity else 0.0
+    @property
+    def cost_cents(self) -> int:
+        """What was paid for them; below zero when short."""
+        return sum(lot.cost_cents for lot in self._lots)
+
+    def apply(self, trade: Trade) -> Closed | None:
+        """Close what the trade closes, open the rest; returns what was closed."""
+        quantity, paid = signed_quantity(trade), paid_cents(trade)
+        closed = profit = 0
+        while quantity and self._lots and (self._lots[0].quantity > 0) != (quantity > 0):
+            lot = self._lots[0]
+            count = min(abs(quantity), abs(lot.quantity))
+            had_cost, costs_now = part(lot.cost_cents, count, lot.quantity), part(paid, count, quantity)
+            profit -= had_cost + costs_now
+            closed += count
+            step = count if quantity > 0 else -count
+            lot.quantity, lot.cost_cents = lot.quantity + step, lot.cost_cents - had_cost
+            quantity, paid = quantity - step, paid - costs_now
+            if not lot.quantity:
+                self._lots.popleft()
+        if quantity:
+            self._open(Lot(quantity, paid))
+        return Closed(trade.at, trade.symbol, closed, profit) if closed else None
+
+    def _open(self, lot: Lot) -> None:
+        if self._basis is CostBasis.AVERAGE and self._lots:
+            self._lots[0].quantity += lot.quantity
+            self._lots[0].cost_cents += lot.cost_cents
         else:
-            cost = self._take_oldest(quantity)
-        self.quantity -= quantity
-        self.cost = self.cost - cost if self.quantity else 0.0
-        return cost
-
-    def _take_oldest(self, quantity: int) -> float:
-        cost = 0.0
-        while quantity:
-            held, each = self._lots.popleft()
-            taken = min(held, quantity)
-            cost += taken * each
-            quantity -= taken
-            if held > taken:
-                self._lots.appendleft((held - taken, each))
-        return cost
+            self._lots.append(lot)
 
 
-def replay(trades: Iterable[Trade], basis: CostBasis) -> tuple[dict[str, Lots], list[Closed]]:
-    """Go through *trades* in order of time; return what is held now, and every sale with its profit."""
-    lots: dict[str, Lots] = {}
-    closed: list[Closed] = []
-    for trade in trades:
-        held = lots.setdefault(trade.symbol, Lots(basis))
-        if trade.side is Side.BUY:
-            held.buy(trade.quantity, trade.quantity * trade.price + trade.fee)
-            continue
-        sold = min(trade.quantity, held.quantity)
-        if sold:
-            proceeds = sold * trade.price - trade.fee
-            closed.append(Closed(trade.at, trade.symbol, sold, proceeds - held.sell(sold)))
-    return lots, closed
+def signed_quantity(trade: Trade) -> int:
+    """Return how many shares a trade adds; below zero for a sale."""
+    return trade.quantity if trade.side is Side.BUY else -trade.quantity
+
+
+def paid_cents(trade: Trade) -> int:
+    """Return the cash a trade costs, its fee included; below zero for a sale."""
+    return signed_quantity(trade) * trade.price_cents + trade.fee_cents
+
+
+def part(cents: int, count: int, of: int) -> int:
+    """Return the share of *cents* that *count* of so many pieces have, to the nearest cent, halves to even."""
+    whole, rest = divmod(abs(cents) * count, abs(of))
+    if 2 * rest > abs(of) or (2 * rest == abs(of) and whole % 2):
+        whole += 1
+    return whole if cents >= 0 else -whole
+
+
+def replay(trades: Iterable[Trade], basis: CostBasis) -> tuple[dict[str, Holding], list[Closed]]:
+    """Go through *trades* in order of time; return what is held now, and every closed trade."""
+    holdings: dict[str, Holding] = {}
+    outcomes = [holdings.setdefault(trade.symbol, Holding(basis)).apply(trade) for trade in trades]
+    return holdings, [closed for closed in outcomes if closed is not None]
 
 
 def summarize(user_id: int, trades: list[Trade], closes: Mapping[str, float], basis: CostBasis) -> PortfolioSummary:
     """Return what a user holds, valued at *closes*."""
-    lots, closed = replay(trades, basis)
+    holdings, closed = replay(trades, basis)
     positions = []
-    for symbol, held in sorted(lots.items()):
+    for symbol, held in sorted(holdings.items()):
         if held.quantity:
-            value = held.quantity * closes[symbol]
-            positions.append(Position(symbol, held.quantity, held.cost, value, value - held.cost))
-    cost, value = sum(p.cost for p in positions), sum(p.value for p in positions)
-    realized = sum(sale.profit for sale in closed)
-    return PortfolioSummary(user_id, len(trades), tuple(positions), cost, value, value - cost, realized)
+            close, cost = closes[symbol], held.cost_cents
+            value = round(held.quantity * close * 100)
+            positions.append(Position(symbol, held.quantity, cost, close, value, value - cost))
+    return PortfolioSummary(
+        user_id=user_id,
+        trades=len(trades),
+        positions=tuple(positions),
+        cost_cents=sum(position.cost_cents for position in positions),
+        value_cents=sum(position.value_cents for position in positions),
+        unrealized_cents=sum(position.unrealized_cents for position in positions),
+        realized_cents=sum(done.profit_cents for done in closed),
+    )
 
 
 def analyze(user_id: int, trades: list[Trade], basis: CostBasis, zone: str, grouping: Grouping) -> TradeAnalytics:
-    """Return how a user's sales went, grouped by periods of the user's own calendar."""
+    """Return how a user's closed trades went, grouped by periods of the user's own calendar.
+
+    Source: Kaufman, Trading Systems and Methods (2013), for win rate and profit factor.
+    """
     _, closed = replay(trades, basis)
-    profits = [sale.profit for sale in closed]
-    wins, losses = [p for p in profits if p > 0], [p for p in profits if p < 0]
+    profits = [done.profit_cents for done in closed]
+    wins, losses = [profit for profit in profits if profit > 0], [profit for profit in profits if profit < 0]
     return TradeAnalytics(
         user_id=user_id,
         trades=len(trades),
         closed=len(closed),
-        realized=sum(profits),
-        fees=sum(trade.fee for trade in trades),
+        realized_cents=sum(profits),
+        fees_cents=sum(trade.fee_cents for trade in trades),
         win_rate=len(wins) / len(profits) if profits else 0.0,
         profit_factor=sum(wins) / -sum(losses) if losses else None,
-        average_win=sum(wins) / len(wins) if wins else 0.0,
-        average_loss=sum(losses) / len(losses) if losses else 0.0,
-        best=max(profits, default=0.0),
-        worst=min(profits, default=0.0),
+        average_win_cents=part(sum(wins), 1, len(wins)) if wins else 0,
+        average_loss_cents=part(sum(losses), 1, len(losses)) if losses else 0,
+        best_cents=max(profits, default=0),
+        worst_cents=min(profits, default=0),
         periods=periods(closed, zone, grouping),
     )
 
 
 def periods(closed: Iterable[Closed], zone: str, grouping: Grouping) -> tuple[Period, ...]:
-    """Group sales by day, week (from Monday) or month of *zone*."""
-    sums: dict[datetime.date, tuple[float, int]] = {}
+    """Group closed trades by day, week (from Monday) or month of *zone*."""
+    sums: dict[datetime.date, tuple[int, int]] = {}
     clock = ZoneInfo(zone)
-    for sale in closed:
-        begins = _begins(sale.at.astimezone(clock).date(), grouping)
-        profit, count = sums.get(begins, (0.0, 0))
-        sums[begins] = (profit + sale.profit, count + 1)
+    for done in closed:
+        begins = _begins(done.at.astimezone(clock).date(), grouping)
+        profit, count = sums.get(begins, (0, 0))
+        sums[begins] = (profit + done.profit_cents, count + 1)
     return tuple(Period(begins, profit, count) for begins, (profit, count) in sorted(sums.items()))
 
 

@@ -6,11 +6,12 @@ import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, and_, func, select
+from sqlalchemy import Select, func, select
 
 from tradesense import performance, risk
 from tradesense.database import database
 from tradesense.indicators import indicators
+from tradesense.market import trading_day
 from tradesense.results import (
     Bar,
     CostBasis,
@@ -30,12 +31,14 @@ from tradesense.results import (
 )
 from tradesense.tables import bars, instruments, settings, trades, users
 
-MARKET_BARS = 120
-"""Bars of market data: enough for the slowest indicator to settle."""
+INDICATOR_BARS = 260
+"""Bars that indicators are computed from: a year, after which what a moving average began with has faded."""
+SHOWN_BARS = 30
+"""Bars that market data carry."""
 
 
 class NotFound(LookupError):
-    """There is no such user or symbol."""
+    """There is no such user or symbol; the message names the field."""
 
 
 async def rows(query: Select[Any]) -> Sequence[Any]:
@@ -47,20 +50,32 @@ async def rows(query: Select[Any]) -> Sequence[Any]:
 
 async def trades_of(user_id: int) -> list[Trade]:
     """Return a user's trades in order of time."""
-    query = select(trades).where(trades.c.user_id == user_id).order_by(trades.c.at, trades.c.id)
+    t = trades.c
+    query = (
+        select(t.id, t.symbol, t.side, t.quantity, t.price_cents, t.fee_cents, t.at)
+        .where(t.user_id == user_id)
+        .order_by(t.at, t.id)
+    )
     return [
-        Trade(row.id, row.symbol, Side(row.side), row.quantity, row.price, row.fee, _aware(row.at))
-        for row in await rows(query)
+        Trade(id_, symbol, Side(side), quantity, price_cents, fee_cents, at)
+        for id_, symbol, side, quantity, price_cents, fee_cents, at in await rows(query)
     ]
 
 
 async def last_closes() -> dict[str, float]:
     """Return the last close of every symbol."""
-    newest = select(bars.c.symbol, func.max(bars.c.day).label("day")).group_by(bars.c.symbol).subquery()
-    query = select(bars.c.symbol, bars.c.close).join(
-        newest, and_(bars.c.symbol == newest.c.symbol, bars.c.day == newest.c.day)
-    )
-    return {row.symbol: row.close for row in await rows(query)}
+    newest = select(bars.c.close).where(bars.c.symbol == instruments.c.symbol).order_by(bars.c.day.desc()).limit(1)
+    query = select(instruments.c.symbol, newest.scalar_subquery())
+    return {symbol: close for symbol, close in await rows(query) if close is not None}
+
+
+async def closes_since(day: datetime.date, symbols: set[str]) -> dict[datetime.date, dict[str, float]]:
+    """Return the closes of some symbols from *day* on, by day."""
+    query = select(bars.c.day, bars.c.symbol, bars.c.close).where(bars.c.symbol.in_(symbols), bars.c.day >= day)
+    closes: dict[datetime.date, dict[str, float]] = {}
+    for on, symbol, close in await rows(query):
+        closes.setdefault(on, {})[symbol] = close
+    return closes
 
 
 async def portfolio_summary(user_id: int, cost_basis: CostBasis) -> PortfolioSummary:
@@ -69,37 +84,31 @@ async def portfolio_summary(user_id: int, cost_basis: CostBasis) -> PortfolioSum
 
 
 async def trade_analytics(user_id: int, cost_basis: CostBasis, time_zone: str, grouping: Grouping) -> TradeAnalytics:
-    """Compute how a user's sales went, in periods of the user's own calendar."""
+    """Compute how a user's closed trades went, in periods of the user's own calendar."""
     return performance.analyze(user_id, await trades_of(user_id), cost_basis, time_zone, grouping)
 
 
 async def risk_of(user_id: int, risk_free_rate: float) -> Risk:
     """Compute the risk figures of a user's portfolio over its whole life."""
     made = await trades_of(user_id)
-    if not made:
-        return risk.assess(user_id, [], risk_free_rate)
-    symbols = {trade.symbol for trade in made}
-    query = (
-        select(bars.c.symbol, bars.c.day, bars.c.close)
-        .where(bars.c.symbol.in_(symbols), bars.c.day >= made[0].at.date() - datetime.timedelta(days=7))
-        .order_by(bars.c.day)
-    )
-    closes: dict[str, list[tuple[datetime.date, float]]] = {symbol: [] for symbol in symbols}
-    for row in await rows(query):
-        closes[row.symbol].append((row.day, row.close))
+    closes = await closes_since(trading_day(made[0].at), {trade.symbol for trade in made}) if made else {}
     return risk.assess(user_id, risk.curve(made, closes), risk_free_rate)
 
 
 async def market_data(symbol: str) -> MarketData:
     """Return the last bars of a symbol with its indicators. Raises: NotFound."""
-    query = select(bars).where(bars.c.symbol == symbol).order_by(bars.c.day.desc()).limit(MARKET_BARS)
-    series = tuple(
-        Bar(row.day, row.open, row.high, row.low, row.close, row.volume) for row in reversed(await rows(query))
+    b = bars.c
+    query = (
+        select(b.day, b.open, b.high, b.low, b.close, b.volume)
+        .where(b.symbol == symbol)
+        .order_by(b.day.desc())
+        .limit(INDICATOR_BARS)
     )
+    series = tuple(Bar(*row) for row in reversed(await rows(query)))
     if not series:
         raise NotFound(f"symbol: {symbol!r} is not traded here")
     change = series[-1].close / series[-2].close - 1 if len(series) > 1 else 0.0
-    return MarketData(symbol, series[-30:], change, indicators(series))
+    return MarketData(symbol, series[-SHOWN_BARS:], change, indicators(series))
 
 
 async def user_profile(user_id: int) -> Profile:
@@ -130,13 +139,13 @@ async def statistics() -> Statistics:
             func.count().label("trades"),
             func.count(trades.c.user_id.distinct()).label("traders"),
             func.sum(trades.c.quantity).label("volume"),
-            func.sum(trades.c.quantity * trades.c.price).label("turnover"),
+            func.sum(trades.c.quantity * trades.c.price_cents).label("turnover_cents"),
         )
         .group_by(trades.c.symbol)
         .order_by(trades.c.symbol)
     )
     by_symbol = tuple(
-        SymbolStatistics(row.symbol, row.trades, row.traders, int(row.volume), row.turnover)
+        SymbolStatistics(row.symbol, row.trades, row.traders, int(row.volume), int(row.turnover_cents))
         for row in await rows(query)
     )
     people = (await rows(select(func.count()).select_from(users)))[0][0]
@@ -162,8 +171,3 @@ async def reference_data() -> ReferenceData:
             for row in await rows(query)
         )
     )
-
-
-def _aware(at: datetime.datetime) -> datetime.datetime:
-    """SQLite keeps no zone: what lies there is UTC."""
-    return at if at.tzinfo is not None else at.replace(tzinfo=datetime.UTC)

@@ -1,45 +1,88 @@
-"""Changes to the database: what an application writes before it publishes an event. Each is one transaction."""
+"""Changes to the database: what an application writes before it publishes an event.
+
+Each is one transaction: it has happened, whole, when it returns, and nothing has when it raises. What cannot be
+recorded is a `ValueError` that names the field and says what it may be.
+"""
 
 from __future__ import annotations
 
 import datetime
+import decimal
 import zoneinfo
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import delete, func, insert, select, update
+import msgspec
+from sqlalchemy import Column, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tradesense.database import database
-from tradesense.events import SETTINGS
-from tradesense.results import CostBasis, Grouping, Side
-from tradesense.tables import bars, settings, trades
+from tradesense.events import SETTINGS, SettingName
+from tradesense.market import EXCHANGE, TRADABLE_FROM
+from tradesense.results import Bar, CostBasis, Grouping, Side
+from tradesense.tables import bars, instruments, settings, trades, users
+
+Dollars = decimal.Decimal | float | str
+"""An amount as people write it: `"430.25"`, `Decimal("430.25")`, `430.25`. At most two decimals."""
+
+MOST_SHARES = 1_000_000
+MOST_CENTS = 100_000_000
+"""One million dollars: no share costs more, and sums stay far below what JSON numbers hold exactly."""
+TOLERATED_AHEAD = datetime.timedelta(minutes=5)
+"""How far another machine's clock may be ahead of ours."""
 
 
-async def record_trade(  # noqa: PLR0913 - the columns of a trade
+class Order(msgspec.Struct, frozen=True):
+    """A trade to be recorded. Without `at`, it was made now."""
+
+    symbol: str
+    side: str
+    quantity: int
+    price: Dollars
+    fee: Dollars = "1.00"
+    at: datetime.datetime | None = None
+
+
+async def record_trade(  # noqa: PLR0913 - the columns of a trade, as one says them
     user_id: int,
     symbol: str,
     side: str,
     quantity: int,
-    price: float,
+    price: Dollars,
     *,
-    fee: float = 1.0,
+    fee: Dollars = "1.00",
     at: datetime.datetime | None = None,
 ) -> int:
-    """Insert a trade; returns its id. Raises: ValueError naming the field."""
-    if side not in set(Side):
-        raise ValueError(f"side: {side!r} is neither 'buy' nor 'sell'")
-    if quantity < 1:
-        raise ValueError(f"quantity: {quantity} must be 1 or more")
-    if not 0 < price < 1e9:
-        raise ValueError(f"price: {price} must be above 0")
-    moment = at or datetime.datetime.now(datetime.UTC)
-    if moment.tzinfo is None:
-        raise ValueError("at: a time without a zone; give it one")
-    row = {"user_id": user_id, "symbol": symbol, "side": side, "quantity": quantity, "price": price, "fee": fee}
+    """Record a trade; returns its id. A sale of more than is held is a short sale. Raises: ValueError."""
+    (recorded,) = await import_trades(user_id, [Order(symbol, side, quantity, price, fee, at)])
+    return recorded
+
+
+async def import_trades(user_id: int, orders: Iterable[Order]) -> list[int]:
+    """Record many trades of a user, all or none; returns their ids, in order. Raises: ValueError."""
+    rows = [{"user_id": user_id, **_checked(order)} for order in orders]
+    if not rows:
+        raise ValueError("orders: nothing to import; give at least one")
     async with database.writing() as connection:
-        result = await connection.execute(insert(trades).values(**row, at=moment.astimezone(datetime.UTC)))
-        key = result.inserted_primary_key
-        assert key is not None  # noqa: S101 - an insert of one row has one
-        return int(key[0])
+        await _require(connection, "user_id", user_id, users.c.id)
+        for symbol in sorted({row["symbol"] for row in rows}):
+            await _require(connection, "symbol", symbol, bars.c.symbol)  # what has no price cannot be valued
+        added = insert(trades).returning(trades.c.id, sort_by_parameter_order=True)
+        return list(await connection.scalars(added, rows))
+
+
+async def correct_trade(trade_id: int, *, quantity: int | None = None, price: Dollars | None = None) -> bool:
+    """Change what was recorded of a trade; False where there is none. Raises: ValueError."""
+    changes: dict[str, int] = {}
+    if quantity is not None:
+        changes["quantity"] = _shares(quantity)
+    if price is not None:
+        changes["price_cents"] = _cents("price", price, least=1)
+    if not changes:
+        raise ValueError("quantity, price: nothing to correct; give one of them")
+    async with database.writing() as connection:
+        done = await connection.execute(update(trades).where(trades.c.id == trade_id).values(**changes))
+        return bool(done.rowcount)
 
 
 async def delete_trade(trade_id: int) -> bool:
@@ -56,33 +99,103 @@ async def count_trades(user_id: int) -> int:
 
 
 async def change_settings(user_id: int, **changes: Any) -> None:
-    """Change some of a user's settings. Raises: ValueError naming the setting and what it may be."""
+    """Change some of a user's settings (`SettingName`). Raises: ValueError naming the setting and what it may be."""
+    if not changes:
+        raise ValueError(f"changes: name a setting; there are {', '.join(SETTINGS)}")
     for name, value in changes.items():
-        if name not in SETTINGS:
+        if name not in _SETTINGS:
             raise ValueError(f"{name}: not a setting; there are {', '.join(SETTINGS)}")
-        _check_setting(name, value)
+        allowed, what = _SETTINGS[name]
+        if not allowed(value):
+            raise ValueError(f"{name}: {value!r} is not {what}")
     async with database.writing() as connection:
         done = await connection.execute(update(settings).where(settings.c.user_id == user_id).values(**changes))
         if not done.rowcount:
             raise ValueError(f"user_id: {user_id} does not exist")
 
 
-def _check_setting(name: str, value: Any) -> None:
-    if name == "time_zone" and value not in zoneinfo.available_timezones():
-        raise ValueError(f"time_zone: {value!r} is not a zone of the IANA list, such as 'Europe/Berlin'")
-    for setting, known in (("grouping", Grouping), ("cost_basis", CostBasis)):
-        if name == setting and value not in set(known):
-            raise ValueError(f"{setting}: {value!r} is not one of {', '.join(known)}")
-    if name == "risk_free_rate" and not -0.1 <= value <= 1:
-        raise ValueError(f"risk_free_rate: {value} is a fraction: 0.02 is 2 %")
-
-
-async def append_bar(symbol: str, day: datetime.date, close: float, *, volume: int = 0) -> None:
-    """Add or correct a day's bar at one price. Raises: ValueError naming the field."""
-    if close <= 0:
-        raise ValueError(f"close: {close} must be above 0")
-    row = {"open": close, "high": close, "low": close, "close": close, "volume": volume}
-    this = (bars.c.symbol == symbol) & (bars.c.day == day)
+async def append_bar(symbol: str, bar: Bar) -> None:
+    """Add a day's bar, or correct the one there is. Raises: ValueError."""
+    if not 0 < bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high < MOST_CENTS / 100:
+        raise ValueError(
+            f"low, high: {bar.low} to {bar.high} must be above 0 and enclose open {bar.open} and close {bar.close}"
+        )
+    if bar.volume < 0:
+        raise ValueError(f"volume: {bar.volume} must be 0 or more")
+    prices = msgspec.structs.asdict(bar)
+    this = (bars.c.symbol == symbol) & (bars.c.day == bar.day)
     async with database.writing() as connection:
-        if not (await connection.execute(update(bars).where(this).values(**row))).rowcount:
-            await connection.execute(insert(bars).values(symbol=symbol, day=day, **row))
+        await _require(connection, "symbol", symbol, instruments.c.symbol)
+        if not (await connection.execute(update(bars).where(this).values(**prices))).rowcount:
+            await connection.execute(insert(bars).values(symbol=symbol, **prices))
+
+
+def _one_of(*known: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in known, f"one of {', '.join(known)}"
+
+
+_SETTINGS: Mapping[SettingName | str, tuple[Callable[[Any], bool], str]] = {
+    "time_zone": (lambda value: value in zoneinfo.available_timezones(), "an IANA time zone such as 'Europe/Berlin'"),
+    "grouping": _one_of(*Grouping),
+    "cost_basis": _one_of(*CostBasis),
+    "risk_free_rate": (
+        lambda value: isinstance(value, int | float) and -0.1 <= value <= 1,
+        "a yearly fraction from -0.1 to 1: 0.02 is 2 %",
+    ),
+    "theme": _one_of("light", "dark"),
+}
+"""Each setting: what it may be, as a test and in words."""
+
+
+async def _require(connection: AsyncConnection, field: str, value: object, column: Column[Any]) -> None:
+    """Raise ValueError where no row has this value."""
+    if await connection.scalar(select(column).where(column == value).limit(1)) is None:
+        raise ValueError(f"{field}: {value!r} does not exist")
+
+
+def _checked(order: Order) -> dict[str, Any]:
+    """Return the row of an order, without its user. Raises: ValueError."""
+    if order.side not in set(Side):
+        raise ValueError(f"side: {order.side!r} is neither 'buy' nor 'sell'")
+    return {
+        "symbol": order.symbol,
+        "side": str(order.side),
+        "quantity": _shares(order.quantity),
+        "price_cents": _cents("price", order.price, least=1),
+        "fee_cents": _cents("fee", order.fee, least=0),
+        "at": _instant(order.at),
+    }
+
+
+def _shares(quantity: object) -> int:
+    if not isinstance(quantity, int) or isinstance(quantity, bool) or not 1 <= quantity <= MOST_SHARES:
+        raise ValueError(f"quantity: {quantity!r} is not a whole number from 1 to {MOST_SHARES:,}")
+    return quantity
+
+
+def _cents(field: str, amount: Dollars, *, least: int) -> int:
+    """Return dollars as whole cents. Raises: ValueError."""
+    try:
+        cents = decimal.Decimal(str(amount)) * 100
+        whole = int(cents)
+    except (decimal.InvalidOperation, ValueError, OverflowError):
+        raise ValueError(f"{field}: {amount!r} is not an amount; write dollars such as '430.25'") from None
+    if whole != cents:
+        raise ValueError(f"{field}: {amount} has fractions of a cent; give two decimals")
+    if not least <= whole <= MOST_CENTS:
+        raise ValueError(f"{field}: {amount} must be from {least / 100:.2f} to {MOST_CENTS // 100:,}")
+    return whole
+
+
+def _instant(at: datetime.datetime | None) -> datetime.datetime:
+    """Return when a trade was made, UTC. Raises: ValueError."""
+    now = datetime.datetime.now(datetime.UTC)
+    if at is None:
+        return now
+    if at.tzinfo is None:
+        raise ValueError(f"at: {at} has no time zone; give it one")
+    if at > now + TOLERATED_AHEAD:
+        raise ValueError(f"at: {at} lies in the future")
+    if at < datetime.datetime.combine(TRADABLE_FROM, datetime.time.min, EXCHANGE):
+        raise ValueError(f"at: {at} lies before {TRADABLE_FROM}; shares were split until then, and nothing is adjusted")
+    return at.astimezone(datetime.UTC)

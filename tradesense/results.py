@@ -1,7 +1,8 @@
 """What the views return: frozen all through, so that one object in memory may serve every caller.
 
-Money is dollars as floats: these are statistics of adjusted prices, not books. Balances and executions, which must be
-exact, must not be cached either. Shares, rates and returns are fractions: 0.25 is 25 %.
+Money is whole cents as `int`, in fields that end in `_cents`: sums are exact in Python and in SQL on both databases
+(SQLite has no decimals), and JSON carries them as numbers. Prices of bars are dollars as quoted, `float`: they are
+measured, and quoted to fractions of a cent. Rates and returns are fractions: 0.25 is 25 %.
 """
 
 from __future__ import annotations
@@ -41,68 +42,85 @@ class Trade(msgspec.Struct, frozen=True):
     symbol: str
     side: Side
     quantity: int
-    price: float
-    fee: float
+    price_cents: int
+    fee_cents: int
     at: datetime.datetime
 
 
 class Position(msgspec.Struct, frozen=True):
-    """What is held of one symbol, at the last close."""
+    """What is held of one symbol, at the last close. A short position has a negative quantity, cost and value."""
 
     symbol: str
     quantity: int
-    cost: float
-    value: float
-    unrealized: float
+    cost_cents: int
+    """What was paid for it, fees included; of a short position, minus what was received."""
+    close: float
+    value_cents: int
+    unrealized_cents: int
 
 
 class PortfolioSummary(msgspec.Struct, frozen=True):
-    """Everything a user holds."""
+    """Everything a user holds. Realized plus unrealized is what the positions are worth minus all cash paid in."""
 
     user_id: int
     trades: int
     positions: tuple[Position, ...]
-    cost: float
-    value: float
-    unrealized: float
-    realized: float
+    cost_cents: int
+    value_cents: int
+    unrealized_cents: int
+    realized_cents: int
 
 
 class Period(msgspec.Struct, frozen=True):
-    """Realized profit of one day, week or month; `begins` in the user's time zone."""
+    """Realized profit of one day, week or month; `begins` in the user's time zone, weeks on Monday."""
 
     begins: datetime.date
-    realized: float
+    realized_cents: int
     trades: int
 
 
 class TradeAnalytics(msgspec.Struct, frozen=True):
-    """How a user's closed trades went. `profit_factor` None: nothing was lost yet."""
+    """How a user's closed trades went: every trade that made a position smaller is one."""
 
     user_id: int
     trades: int
     closed: int
-    realized: float
-    fees: float
+    realized_cents: int
+    fees_cents: int
     win_rate: float
+    """Closed trades with a profit, of all closed trades; 0 where none is closed."""
     profit_factor: float | None
-    average_win: float
-    average_loss: float
-    best: float
-    worst: float
+    """All profits over all losses; None where nothing was lost."""
+    average_win_cents: int
+    average_loss_cents: int
+    best_cents: int
+    worst_cents: int
     periods: tuple[Period, ...]
 
 
+class EquityPoint(msgspec.Struct, frozen=True):
+    """The equity curve at one close: what the positions are worth, and the profit since the first trade."""
+
+    day: datetime.date
+    value_cents: int
+    profit_cents: int
+
+
 class Risk(msgspec.Struct, frozen=True):
-    """Risk of a user's equity curve, daily closes. None where there are too few days."""
+    """Risk of a user's equity curve, one point a close. None where there are too few days to say."""
 
     user_id: int
     days: int
     max_drawdown: float
-    """Largest fall from a peak of cumulated profit, dollars, ≥ 0."""
+    """Largest fall from a peak of the compounded daily returns, 0 to 1."""
+    max_drawdown_cents: int
+    """Largest fall from a peak of the profit."""
     volatility: float | None
     """Standard deviation of daily returns, annualized (252 days)."""
     sharpe: float | None
+    """Mean daily return above the risk-free rate over its standard deviation, annualized."""
+    equity: tuple[EquityPoint, ...]
+    """The last close of each month, oldest first."""
 
 
 class Bar(msgspec.Struct, frozen=True):
@@ -167,7 +185,7 @@ class SymbolStatistics(msgspec.Struct, frozen=True):
     trades: int
     traders: int
     volume: int
-    turnover: float
+    turnover_cents: int
 
 
 class Statistics(msgspec.Struct, frozen=True):

@@ -11,8 +11,20 @@
 | statistics        | 5 min  | trades                        | any trade, at most every ten seconds   |
 | reference_data    | 1 h    | market                        | any new bar                            |
 
+| tag              | carried by                                         | invalidated after an event on |
+|------------------|----------------------------------------------------|-------------------------------|
+| user:N           | every view of the user                             | none: for people who operate  |
+| user:N:trades    | profile, portfolio, analytics, risk                | `trade:updates`               |
+| trades           | statistics                                         | `trade:updates`               |
+| user:N:settings  | settings                                           | `settings:updates`            |
+| market:SYMBOL    | market data                                        | `market:bars`                 |
+| market           | portfolio, risk, reference data: any symbol's bars | `market:bars`                 |
+
 What a user's settings shape (time zone, grouping, cost basis, risk-free rate) is part of the key: after a change of
 settings the old figures are still right for the old settings, and nothing but `user_settings` becomes old.
+
+Pages call `portfolio`, `analytics` and `risk_figures`: they look the user's settings up, which are cached too, and then
+read the view for them; `with cache.reading(fresh_after=clock):` around such a call holds for both reads.
 """
 
 from __future__ import annotations
@@ -57,13 +69,13 @@ async def portfolio_summary(user_id: int, cost_basis: CostBasis) -> PortfolioSum
 
 @cache.view("analytics:{user_id}:trades:{cost_basis}:{time_zone}:{grouping}", ttl="5m", stale="10m", tags=OF_USER)
 async def trade_analytics(user_id: int, cost_basis: CostBasis, time_zone: str, grouping: Grouping) -> TradeAnalytics:
-    """How the user's sales went, in periods of the user's own calendar."""
+    """How the user's closed trades went, in periods of the user's own calendar."""
     return await queries.trade_analytics(user_id, cost_basis, time_zone, grouping)
 
 
 @cache.view("analytics:{user_id}:risk:{risk_free_rate}", ttl="5m", stale="10m", tags=[*OF_USER, "market"])
 async def risk(user_id: int, risk_free_rate: float) -> Risk:
-    """Drawdown, volatility and Sharpe ratio of the user's portfolio."""
+    """Equity curve, drawdown, volatility and Sharpe ratio of the user's portfolio."""
     return await queries.risk_of(user_id, risk_free_rate)
 
 
