@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fake_server import fake_link
 from server_watch import WatchedServer
 from wait_until import until
 
@@ -297,6 +298,17 @@ async def test_a_cluster_serves_every_verb() -> None:
                 assert await limiter.reset(f"s{subject}", "a", "b")
                 result = await limiter.check_all(f"s{subject}", limits)
                 assert (result.allowed, result.source) == (True, "server")
+
+
+async def test_every_strategy_runs_on_fakeredis() -> None:
+    """Where no real server runs, development sees the same decisions."""
+    limiter = RateLimiter(fake_link())
+    for strategy, limit in RULES:
+        results = [await limiter.check("k", limit=limit, window=300, strategy=strategy) for _ in range(limit + 1)]
+        assert [result.remaining for result in results] == [*range(limit - 1, -1, -1), 0]
+        assert [result.allowed for result in results] == [True] * limit + [False]
+    assert await limiter.reset("k")
+    assert await limiter.check_all("k", {"a": Limit(1, 60), "b": Limit(100, 60, "token_bucket")})
 
 
 # -- the decorator -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 from pathlib import Path
@@ -174,7 +175,12 @@ async def test_processes_agree_with_the_model_on_the_servers_own_clock(
     arguments = [server.url, link.names.namespace, kind, str(limit), str(window)]
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, str(program), *arguments, str(seed), stdout=asyncio.subprocess.PIPE
+            sys.executable,
+            str(program),
+            *arguments,
+            str(seed),
+            stdout=asyncio.subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(program.parents[2])},
         )
         for seed in range(3)
     ]
