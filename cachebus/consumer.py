@@ -142,7 +142,7 @@ class Consumer:
         self._stop: asyncio.Future[None] | None = None
         self._draining = False
         self._ended = asyncio.Event()
-        self._told = ""
+        self._told: set[str] = set()
 
     @property
     def active(self) -> bool:
@@ -355,17 +355,17 @@ class Consumer:
             self._on_committed(Committed(self._shard.number, plan.events, int(clock), oldest_ms, newest_ms, waiting))
 
     def _fault(self, fault: ServerError) -> None:
-        """Tell what the server said, once for each change; an absent server is told by the connection itself."""
+        """Tell what the server says, each kind once until all is well; that it is away its connection tells."""
         self.stats.faults += 1
         kind = type(fault).__name__
-        if kind != self._told and not isinstance(fault, Unavailable):
-            self._told = kind
+        if kind not in self._told and not isinstance(fault, Unavailable):
+            self._told.add(kind)
             hint = "; only a person can mend that" if isinstance(fault, AccessDenied) else ""
             log.warning("shard %d waits: %s: %s%s", self._shard.number, kind, fault, hint)
 
     def _well(self) -> None:
         if self._told:
-            self._told = ""
+            self._told.clear()
             log.warning("shard %d goes on", self._shard.number)
 
 

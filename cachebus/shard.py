@@ -56,6 +56,7 @@ class Shard:
         self.lease_ms = lease_ms
         self._worker = worker
         self._before = ""  # the token of the last holding, kept so that our own lost lease is not taken for a death
+        self._candidate = ""  # the token of the next holding, kept when a reply is lost: the shard may be ours already
         self.token = ""
         """Names this holding; '' while the shard is not held."""
         self.position = "0-0"
@@ -81,8 +82,8 @@ class Shard:
 
     async def take(self, stop: asyncio.Future[None]) -> bool:
         """Wait until the shard is free and take it; False when *stop* came first. Raises: ServerError."""
+        token = self._candidate = self._candidate or f"{self._worker}.{secrets.token_hex(8)}"
         while True:
-            token = f"{self._worker}.{secrets.token_hex(8)}"
             keys = (self.lease, self.state, self.events, self.retries, self.marks)
             reply = await self._link.store.run("take_shard", keys, (token, self.lease_ms, self._before))
             if reply[0]:
@@ -91,14 +92,15 @@ class Shard:
             await asyncio.wait([stop], timeout=min(STANDBY_S, left_s + 0.002))
             if stop.done():
                 return False
-        self.token = self._before = token
+        self.token, self._before, self._candidate = token, token, ""
         _, position, self.commits, died, careful, due_ms, anew, self.waiting = reply
         self.position, self.careful_until = position.decode(), careful.decode()
         self.died, self.began_anew = bool(died), bool(anew)
         self.told_due(due_ms)
         self.renewed()
-        self._released = threading.Event()
         self._end_renewal()
+        self._released.set()
+        self._released = threading.Event()
         self._renewal = asyncio.create_task(self._renew(token), name=f"cachebus shard {self.number}")
         guard = threading.Thread(target=self._guard, args=(token, self._released), daemon=True)
         guard.name = f"cachebus shard {self.number}"

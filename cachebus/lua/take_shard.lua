@@ -1,6 +1,7 @@
 -- take_shard: become the one who handles a shard's events, if nobody is.
 -- KEYS[1] lease   KEYS[2] shard   KEYS[3] events   KEYS[4] retries   KEYS[5] marks
--- ARGV[1] token   ARGV[2] lease, ms   ARGV[3] token the caller held before, '' none: it lives, so nothing killed it
+-- ARGV[1] token (again the same where the reply was lost)   ARGV[2] lease, ms   ARGV[3] token the caller held before,
+--   '' none: its lease, if it still stands, is the caller's, and the caller lives, so nothing killed it
 -- returns {0, ms left of the holder's lease}, or {1, position, commits, 1 the owner before ended without giving the shard
 --   back, the newest event it may have had in hand then or '', ms until the next retry or -1, 1 the stream began anew,
 --   events waiting}
@@ -10,7 +11,7 @@
 local lease, shard, events = KEYS[1], KEYS[2], KEYS[3]
 if ARGV[3] ~= '' then unmark(KEYS[5], ARGV[3]) end
 local holder = redis.call('GET', lease)
-if holder and holder ~= ARGV[1] then return { 0, redis.call('PTTL', lease) } end
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return { 0, redis.call('PTTL', lease) } end
 local owner = redis.call('HGET', shard, 'owner') or ''
 local position = redis.call('HGET', shard, 'position') or '0-0'
 local newest = redis.call('XREVRANGE', events, '+', '-', 'COUNT', 1)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -128,3 +129,11 @@ class Workers:
         """kill -9."""
         self._alive[name].kill()
         await self.died(name)
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP: it does nothing, its connections stay."""
+        self._alive[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT: it goes on where it was, its lease long over."""
+        self._alive[name].send_signal(signal.SIGCONT)

@@ -115,7 +115,7 @@ async def test_an_event_that_kills_its_process_is_a_dead_letter_after_three_deat
 async def test_random_kills_lose_nothing_double_nothing_and_keep_the_order(
     server: PrivateServer, link: Link, until: Until
 ) -> None:
-    """Two workers, 1,000 events, 10 times kill -9 of the active one: the feed is exactly 0 to 999."""
+    """Two workers, 1,000 events, 10 times kill -9 or a long SIGSTOP of the active one: the feed is exactly 0 to 999."""
     choose = random.Random(7)  # noqa: S311 - moments, not secrets
     async with Workers(link, server.url) as workers:
         for _ in range(2):
@@ -124,14 +124,24 @@ async def test_random_kills_lose_nothing_double_nothing_and_keep_the_order(
         for _ in range(10):
             active = await until(workers.active)
             await asyncio.sleep(choose.uniform(0, 0.3))  # somewhere in its work
-            await workers.kill(active)
-            await workers.start()
+            if choose.random() < 0.3:
+                workers.pause(active)
+                await until(lambda: other_than(workers, active))  # noqa: B023 - awaited in this round
+                workers.resume(active)
+            else:
+                await workers.kill(active)
+                await workers.start()
         await publishing
         await until(lambda: has_many(link, 1000), deadline_s=40)
     assert await data(link) == list(range(1000))
     assert await DeadLetters(link).count() == 0
     clocks = await ledger(link)
     assert all(f"t:n:{n}" in clocks for n in range(1000))
+
+
+async def other_than(workers: Workers, name: str) -> bool:
+    """Say whether some other worker is active."""
+    return await workers.active() not in ("", name)
 
 
 async def publish(link: Link, count: int) -> None:
@@ -342,3 +352,40 @@ async def test_a_standby_takes_over_when_the_lease_has_run_out(link: Link, until
         await add(link, "numbers", number(1))
         await until(lambda: standby.stats.events == 1)
     assert await data(link) == [1]
+
+
+async def test_a_consumer_that_stumbled_does_not_wait_for_itself(
+    own_server: PrivateServer, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection broke or a reply was lost: its own lease, however long, does not keep it out."""
+    monkeypatch.setattr("cachebus.consumer.PAUSE_S", 0.01)
+    async with Link(own_server.url) as link:
+        run = link.store.run
+        lost = 0
+
+        async def deaf(verb: str, *args: Any, **kwargs: Any) -> Any:
+            nonlocal lost
+            reply = await run(verb, *args, **kwargs)
+            if verb == "take_shard" and lost < 2:
+                lost += 1
+                raise ServerTimeout("the reply was lost")
+            return reply
+
+        monkeypatch.setattr(link.store, "run", deaf)
+        consumer = Consumer(link, [echo], lease="1h")
+        async with running(consumer):
+            for n in range(3):
+                await until(lambda: readers(own_server))
+                for reader in readers(own_server):
+                    own_server.ask("CLIENT", "KILL", "ID", reader)
+                await add(link, "numbers", number(n))
+                await until(lambda: consumer.stats.events == n + 1)  # noqa: B023 - awaited in this round
+        assert await data(link) == [0, 1, 2]
+        assert consumer.stats.lost == 0
+        assert consumer.stats.takeovers > 3
+
+
+def readers(server: PrivateServer) -> list[str]:
+    """Return the ids of the connections that wait in XREAD."""
+    lines = server.ask("CLIENT", "LIST").decode().splitlines()
+    return [line.split()[0].partition("=")[2] for line in lines if "cmd=xread" in line]
