@@ -89,16 +89,17 @@ def is_immutable(declared: Any) -> bool:
     origin = get_origin(declared)
     if origin is typing.Annotated:
         return is_immutable(get_args(declared)[0])
-    if origin is typing.Literal:
+    if origin is typing.Literal or declared is None:
         return True
     if origin in (Union, types.UnionType, tuple, frozenset):
         return all(is_immutable(part) for part in get_args(declared) if part is not Ellipsis)
-    if not isinstance(declared, type):
-        return declared is None
+    return isinstance(declared, type) and _is_immutable_class(declared)
+
+
+def _is_immutable_class(declared: type) -> bool:
     if issubclass(declared, msgspec.Struct):
-        return declared.__struct_config__.frozen and all(
-            is_immutable(field.type) for field in msgspec.structs.fields(declared)
-        )
+        fields = [field.type for field in msgspec.structs.fields(declared)]
+        return declared.__struct_config__.frozen and all(map(is_immutable, fields))
     if dataclasses.is_dataclass(declared):
         hints = typing.get_type_hints(declared)
         frozen = declared.__dataclass_params__.frozen  # type: ignore[attr-defined] # the only place it is told
