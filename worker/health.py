@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cachebus import Link
+from worker.engines import Engines
 from worker.stop import Stop
 from worker.supervisor import Supervisor
 
 
 class State(NamedTuple):
-    """One of ready, waiting (for Redis), broken (a service), draining; and why.
+    """One of ready, waiting (for Redis, or to hear it), broken (a service), draining; and why.
 
     Only a `ready` worker does all its work. In every other state it lives, and a restart would not help.
     """
@@ -22,9 +23,10 @@ class State(NamedTuple):
 class Health:
     """Looks; never acts."""
 
-    def __init__(self, link: Link | None, supervisor: Supervisor, stop: Stop) -> None:
+    def __init__(self, link: Link | None, engines: Engines, supervisor: Supervisor, stop: Stop) -> None:
         self._link = link
-        self._supervisor = supervisor
+        self._engines = engines
+        self.supervisor = supervisor
         self._stop = stop
 
     def state(self) -> State:
@@ -35,6 +37,8 @@ class Health:
             for server, name in ((self._link.store, "redis"), (self._link.entries, "the entries' redis")):
                 if not server.up:
                     return State("waiting", f"{name} is away")
-        if broken := self._supervisor.broken:
+        if broken := self.supervisor.broken:
             return State("broken", "; ".join(f"{name}: {why}" for name, why in broken.items()))
+        if self._engines.bridge is not None and not self._engines.bridge.listening:
+            return State("waiting", "plain messages are not heard yet")
         return State("ready")

@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from cachebus import Cache, CacheStats, ViewStats
 from cachebus.consumer import Consumer, ConsumerStats
+from worker.engines import Engines
 from worker.health import Health
-from worker.supervisor import Supervisor
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -46,11 +46,10 @@ _BUS_COUNTERS: tuple[tuple[str, str, Callable[[ConsumerStats], float]], ...] = (
 class Metrics(Collector):
     """What this worker knows about itself, for Prometheus."""
 
-    def __init__(self, cache: Cache, consumers: list[Consumer], health: Health, supervisor: Supervisor) -> None:
+    def __init__(self, cache: Cache, engines: Engines, health: Health) -> None:
         self._cache = cache
-        self._consumers = consumers
+        self._engines = engines
         self._health = health
-        self._supervisor = supervisor
         self._registry = CollectorRegistry()
         for collector in (self, ProcessCollector(registry=None), PlatformCollector(registry=None)):
             self._registry.register(collector)
@@ -64,12 +63,13 @@ class Metrics(Collector):
         stats = self._cache.stats()
         yield from _views(stats)
         yield from _cache(stats)
-        yield from _events(self._consumers)
+        yield from _events(self._engines.consumers)
+        yield from _plumbing(self._engines)
         yield _gauge("worker_ready", "1 while this worker does all its work.", self._health.state().word == "ready")
         restarts = CounterMetricFamily(
             "worker_restarts", "Times a service broke and was started again.", labels=["service"]
         )
-        for service in self._supervisor.services:
+        for service in self._health.supervisor.services:
             restarts.add_metric([service.name], service.restarts)
         yield restarts
 
@@ -91,8 +91,8 @@ def _cache(stats: CacheStats) -> Iterator[Metric]:
     yield _gauge("redis_up", "1 while Redis answers.", stats.up)
     if stats.journal_lag_ms is not None:
         yield _gauge("cache_journal_age_seconds", "Since the journal was last heard of.", stats.journal_lag_ms / 1000)
-    yield CounterMetricFamily("cache_evictions", "Entries that left memory for want of room.", value=stats.evictions)
-    yield CounterMetricFamily("cache_journal_gaps", "Times invalidations may have been missed.", value=stats.gaps)
+    yield _total("cache_evictions", "Entries that left memory for want of room.", stats.evictions)
+    yield _total("cache_journal_gaps", "Times invalidations may have been missed.", stats.gaps)
 
 
 def _events(consumers: list[Consumer]) -> Iterator[Metric]:
@@ -115,6 +115,25 @@ def _events(consumers: list[Consumer]) -> Iterator[Metric]:
         for handler, count in stats.handlers.failures.items():
             failures.add_metric([handler], count)
     yield from (*counters.values(), active, waiting, latency, failures)
+
+
+def _plumbing(engines: Engines) -> Iterator[Metric]:
+    if engines.bridge is not None:
+        bridge = engines.bridge.stats
+        yield _total("bridge_heard", "Plain messages heard.", bridge.heard)
+        yield _total("bridge_appended", "Plain messages this worker brought into the stream.", bridge.appended)
+        yield _total("bridge_gaps", "Times this worker did not hear for a while.", bridge.gaps)
+    if engines.refresher is not None:
+        refreshes = engines.refresher.stats
+        yield _total("refresh_loaded", "Entries loaded because an event asked for it.", refreshes.loaded)
+        yield _total("refresh_fresh", "Entries that were fresh already.", refreshes.fresh)
+        yield _total("refresh_failed", "Loads that failed.", refreshes.failed)
+    if engines.scheduler is not None:
+        yield _total("schedule_started", "Runs of jobs begun by this worker.", engines.scheduler.started)
+
+
+def _total(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(name, meaning, value=value)
 
 
 def _counter(name: str, meaning: str, values: Iterable[tuple[str, float]]) -> Metric:

@@ -6,6 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from worker.settings import Settings
@@ -37,7 +38,9 @@ def _changes(packages: list[str]) -> dict[Path, int]:
     """Return when each source file last changed."""
     times = {}
     for package in packages:
-        for path in Path(package.partition(".")[0]).rglob("*.py"):
-            with contextlib.suppress(FileNotFoundError):  # an editor replaces files
-                times[path] = path.stat().st_mtime_ns
+        found = find_spec(package.partition(".")[0])  # the outermost one: finding it imports nothing
+        for folder in (found and found.submodule_search_locations) or ():
+            for path in Path(folder).rglob("*.py"):
+                with contextlib.suppress(FileNotFoundError):  # an editor replaces files
+                    times[path] = path.stat().st_mtime_ns
     return times

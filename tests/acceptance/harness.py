@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import queue
@@ -56,6 +57,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self._readers = [
             threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True),
@@ -112,8 +114,9 @@ class WorkerProcess:
         return self.start()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self.process.poll() is None:
-            self.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # and whatever it has started
+        self.ended()
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()

@@ -72,9 +72,11 @@ async def test_a_published_event_reaches_the_feed_and_the_channel(redis: Private
     assert int(record["fresh_after"]) > 0
 
 
-async def test_a_plain_message_is_an_event(redis: PrivateServer, worker: WorkerProcess) -> None:
+async def test_a_plain_message_is_an_event(
+    redis: PrivateServer, worker: WorkerProcess, environment: Environment
+) -> None:
     """`PUBLISH channel json`, from any language, is handled as `publish()` is: each one once, equal ones too."""
-    until(lambda: redis.ask("PUBSUB", "NUMSUB", "orders")[1], "the bridge to listen")
+    until(lambda: ask(environment, "check", "--ready")[0] == 0, "the worker to hear")
     for number in (1, 2, 2, 3):
         redis.ask("PUBLISH", "orders", json.dumps({"customer": 7, "number": number}))
     until(lambda: len(feed(redis)) >= 4, "four broadcasts")

@@ -11,6 +11,7 @@ import pytest
 
 from cachebus import Cache
 from worker import roster
+from worker.engines import Engines
 from worker.health import Health, State
 from worker.heartbeat import SILENT_S, Heartbeat
 from worker.roster import Announcer, Entry, worker_name, workers
@@ -32,7 +33,7 @@ async def listed(cache: Cache, state: str) -> None:
 def health_of(cache: Cache) -> tuple[Health, Service, Stop]:
     """A worker with one service, and what changes its health."""
     service, stop = Service("bus", never), Stop(1)
-    return Health(cache.link, Supervisor([service], drain_s=1), stop), service, stop
+    return Health(cache.link, Engines(), Supervisor([service], drain_s=1), stop), service, stop
 
 
 async def test_health_is_one_word_and_a_reason(cache: Cache) -> None:

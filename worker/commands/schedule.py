@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import sys
 
-from worker.build import scheduler
 from worker.commands.stats import job_line
 from worker.connection import connected
+from worker.engines import scheduler
 from worker.loading import load
 from worker.settings import CannotStart, Settings
 

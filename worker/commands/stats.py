@@ -62,20 +62,22 @@ def _lines(stats: Stats, now_us: int) -> Iterator[str]:
 
 def job_line(job: JobStatus, now_us: int) -> str:
     """Return what a job did last and does next, in a few words."""
-    parts = ["paused" if job.paused else job.state]
-    if job.progress and job.state == "running":
-        parts.append(job.progress)
+    parts = ["paused"] if job.paused else []
+    if job.state in {"claimed", "running"}:
+        parts.append(f"runs on {job.holder}" + (f", {job.progress}" if job.progress else ""))
     if job.finished is not None:
-        parts.append(
-            f"last {job.outcome or 'run'} {_span(now_us - job.finished)} ago, took {job.duration_ms / 1000:.1f} s"
-        )
+        parts.append(f"{job.outcome} {_span(now_us - job.finished)} ago, took {job.duration_ms / 1000:.1f} s")
+    if job.outcome == "failed":
+        parts.append(job.error.strip().rpartition("\n")[2])
     if job.next_us is not None:
         parts.append(f"next in {_span(job.next_us - now_us)}")
-    if job.error and job.outcome != "ok":
-        parts.append(job.error.strip().rpartition("\n")[2])
     return ", ".join(parts)
 
 
 def _span(us: int) -> str:
+    """Return a time in the unit that leaves a small number."""
     seconds = max(0, round(us / 1e6))
-    return f"{seconds} s" if seconds < 120 else f"{seconds // 60} min" if seconds < 7200 else f"{seconds // 3600} h"
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"

@@ -1,1 +1,1 @@
-"""Jobs of the shop: none."""
+"""Jobs of the shop."""

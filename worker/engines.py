@@ -1,0 +1,74 @@
+"""What does the work: events, plain messages, refreshes, schedules. Made here from the settings, run as services."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from cachebus import Link
+from cachebus.bridge import Bridge
+from cachebus.consumer import Consumer
+from cachebus.refreshes import Refresher
+from cachebus.scheduler import Run, Scheduler
+from cachebus.schedules import Job
+from cachebus.warming import Warm
+from worker.loading import Application
+from worker.settings import BusSettings
+from worker.supervisor import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """The engines of one worker; none of them without Redis."""
+
+    consumers: list[Consumer] = field(default_factory=list)
+    """One for each shard; those whose shard another worker holds stand by."""
+    bridge: Bridge | None = None
+    refresher: Refresher | None = None
+    scheduler: Scheduler | None = None
+
+    def services(self) -> Iterator[Service]:
+        """Yield each engine as a service: all have `run` and `drain`."""
+        for shard, consumer in enumerate(self.consumers):
+            yield Service(f"events {shard}", consumer.run, consumer.drain)
+        for name, engine in (("bridge", self.bridge), ("refreshes", self.refresher), ("schedules", self.scheduler)):
+            if engine is not None:
+                yield Service(name, engine.run, engine.drain)
+
+
+def engines(application: Application, link: Link, bus: BusSettings, worker: str) -> Engines:
+    """Return what this application needs: no handlers, no consumers; no jobs, no clock. Starts nothing."""
+    cache = application.cache
+    return Engines(
+        consumers=list(_consumers(application, link, bus, worker)) if application.handlers else [],
+        bridge=Bridge(link, application.handlers, shards=bus.shards) if application.handlers else None,
+        refresher=Refresher(link, cache.views, reading=cache.reading),
+        scheduler=scheduler(link, application.jobs, worker) if application.jobs else None,
+    )
+
+
+def scheduler(link: Link, jobs: list[Job], worker: str) -> Scheduler:
+    """Return what runs *jobs*, each told how far its warming has come."""
+
+    def warm(run: Run) -> Warm:
+        def said(progress: str) -> None:
+            run.progress = progress
+
+        return Warm(link, said)
+
+    return Scheduler(link, jobs, worker=worker, warm=warm)
+
+
+def _consumers(application: Application, link: Link, bus: BusSettings, worker: str) -> Iterator[Consumer]:
+    cache = application.cache
+    for shard in range(bus.shards):
+        yield Consumer(
+            link,
+            application.handlers,
+            shard=shard,
+            shards=bus.shards,
+            worker=worker,
+            retention=bus.retention_ms / 1000,
+            loading=cache.loading_only,
+            seen=lambda: cache.reader.freshness.seen if cache.reader is not None else 0,
+        )
