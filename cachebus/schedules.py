@@ -85,7 +85,7 @@ class Calendar:
 
     def next(self, now_us: int) -> int | None:
         """Return the first fire time after *now_us*."""
-        second = now_us // _US + 1
+        second: int = now_us // _US + 1
         while fire := self._trigger.get_next_fire_time(None, datetime.datetime.fromtimestamp(second, self._zone)):
             second = round(fire.timestamp())
             if not fire.fold or self._every_hour:
