@@ -33,6 +33,8 @@ class Board:
     elsewhere: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     broadcasts: int = 0
     holes: int = 0
+    dead_before: int = 0
+    """Dead letters that lay there when we began."""
     stats: Any = None
     now_us: int = 0
     began: float = field(default_factory=time.monotonic)

@@ -115,6 +115,8 @@ async def watch(cache: Cache, board: Board, settings: Settings) -> None:
     while True:
         with contextlib.suppress(ServerError):
             waits = await backlog(cache.link, settings.bus.shards)
+            if board.stats is None:
+                board.dead_before = waits.dead_letters
             board.stats = Stats(await workers(cache.link), waits, await scheduler.status())
             board.now_us = cache.link.now_us()
         board.show()
@@ -173,7 +175,7 @@ async def drained(board: Board) -> None:
 def verdict(board: Board, worker_code: int) -> int:
     """Say whether everything that must hold did; 0 if so."""
     waiting = -1 if board.stats is None else sum(shard.waiting for shard in board.stats.backlog.shards)
-    dead = -1 if board.stats is None else board.stats.backlog.dead_letters
+    dead = -1 if board.stats is None else board.stats.backlog.dead_letters - board.dead_before
     checks = {
         f"events were published ({board.total('published') + board.total('plain')})": board.total("published") > 0,
         f"every event was handled ({waiting} wait, {dead} dead letters)": waiting == 0 and dead == 0,
