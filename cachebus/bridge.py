@@ -97,7 +97,8 @@ class Bridge:
         self._numbers: dict[str, int] = {}
         self._skips: dict[str, int] = {}
         self._owners: dict[str, str] = {}
-        self._mark_due = True
+        self._complete = False  # whether every subscription stands on the present connection
+        self._mark_due = False
         self._woken = asyncio.Event()
         self._draining = False
         self._running = False
@@ -138,6 +139,8 @@ class Bridge:
     async def _step(self) -> None:
         if not self._subscriptions and not self._draining:
             await self._subscribe()
+        if self._connection is not self._wire():
+            self._lapse()
         if self._mark_due and not self._draining:
             self._mark_due = False
             self._own = secrets.token_hex(8)
@@ -149,7 +152,7 @@ class Bridge:
             try:
                 await asyncio.wait_for(self._woken.wait(), patience)
             except TimeoutError:
-                self._mark_due = self._connection is self._wire()
+                self._mark_due = self._complete
         self._woken.clear()
 
     async def _append(self) -> None:
@@ -188,12 +191,11 @@ class Bridge:
         except BaseException:
             await self._leave()
             raise
-        self._lapse()
-        self._mark_due = True
+        self._start_anew()
 
     async def _leave(self) -> None:
         subscriptions, self._subscriptions = self._subscriptions, []
-        self._marker = self._own = ""
+        self._lapse()
         for subscription in subscriptions:
             await subscription.cancel()
 
@@ -202,17 +204,22 @@ class Bridge:
         return self._link.subscriptions._wire  # noqa: SLF001 - `on_gap` comes after the first messages of a new connection
 
     def _lapse(self) -> None:
-        """Stop naming messages until a marker of ours is heard."""
+        """Stop naming messages: this is another connection, and not all subscriptions stand on it yet."""
         self._connection = self._wire()
         self._marker = self._own = ""
-        self._skips.clear()
+        self._complete = self._mark_due = False
+
+    def _start_anew(self) -> None:
+        """Name messages from the next marker of ours on."""
+        self._lapse()
+        self._complete = self._mark_due = True
+        self._woken.set()
 
     def _resubscribed(self) -> None:
         self.stats.gaps += 1
         log.warning("bridge: was deaf for a while; plain messages that no other worker heard are missing")
-        self._lapse()
-        self._mark_due = True
-        self._woken.set()
+        if len(self._subscriptions) == 2 + len(self._patterns):  # else `_subscribe` is still at it
+            self._start_anew()
 
     def _heard_mark(self, _channel: str, payload: bytes) -> None:
         if self._connection is not self._wire():
@@ -221,6 +228,7 @@ class Bridge:
         if self._marker or marker == self._own:
             self._marker = marker
             self._numbers.clear()
+            self._skips.clear()  # left from when we heard notices, but not yet the channel they were for
 
     def _heard_skip(self, _channel: str, payload: bytes) -> None:
         length, _, channel = payload.decode(errors="replace").partition(" ")
@@ -245,8 +253,7 @@ class Bridge:
             # Leaving out one number would make the next one say that this one is known: no names until a new marker.
             self.stats.overflows += 1
             log.error("bridge: too much is queued; plain messages are left to other workers")
-            self._lapse()
-            self._mark_due = True
+            self._start_anew()
         else:
             number = self._numbers[channel] = self._numbers.get(channel, 0) + 1
             # One byte too many is enough for the consumer to refuse it, with a reason.
