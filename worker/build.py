@@ -10,7 +10,7 @@ from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.loading import Application
 from worker.roster import Announcer, worker_name
-from worker.settings import CannotStart, Settings
+from worker.settings import Settings
 from worker.stop import Stop
 from worker.supervisor import Service, Supervisor
 
@@ -25,10 +25,7 @@ class Worker:
 
 
 def build(settings: Settings, application: Application, stop: Stop) -> Worker:
-    """Return the worker that *settings* ask for; the application's cache is connected. Starts nothing.
-
-    Raises: CannotStart when the port is taken.
-    """
+    """Return the worker that *settings* ask for; the application's cache is connected. Starts nothing."""
     name = worker_name(os.environ)
     link = application.cache.link if settings.cache.redis_enabled else None
     work = engines(application, link, settings.bus, name) if link is not None else Engines()
@@ -47,10 +44,5 @@ def _pages(settings: Settings, application: Application, work: Engines, health: 
     from worker import web  # noqa: PLC0415 - a worker without a port does without a web server
     from worker.metrics import Metrics  # noqa: PLC0415 - and without its metrics
 
-    host = settings.process.host
-    try:
-        web.listen(host, port).close()
-    except OSError as taken:
-        raise CannotStart([f"PORT: {port} cannot be opened: {taken.strerror}; choose another port"]) from None
     app = web.pages(health, Metrics(application.cache, work, health))
-    return Service("pages", lambda: web.serve(app, host, port))
+    return Service("pages", lambda: web.serve(app, settings.process.host, port))

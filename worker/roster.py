@@ -53,6 +53,7 @@ class Announcer:
         """Speak until cancelled; leaves nothing behind."""
         now = asyncio.get_running_loop().time
         said, said_at = State(""), 0.0
+        lasts_until = 0.0
         self._on_disk(self._heartbeat.clear_dead)
         try:
             while True:
@@ -60,7 +61,8 @@ class Announcer:
                 if state != said or now() - said_at >= BEAT_S:
                     said, said_at = state, now()
                     self._on_disk(self._heartbeat.beat, *state)
-                    await self._in_redis(state)
+                    if await self._in_redis(state, lasting=now() > lasts_until):
+                        lasts_until = now() + FORGET_S / 2
                 await asyncio.sleep(LOOK_S)
         finally:
             self._on_disk(self._heartbeat.remove)
@@ -74,16 +76,18 @@ class Announcer:
                 self._disk_refused = True
                 log.warning("no heartbeat file: `check` does not find this worker", error=str(refused))
 
-    async def _in_redis(self, state: State) -> None:
+    async def _in_redis(self, state: State, *, lasting: bool) -> bool:
+        """Put the entry on the roster; *lasting*: and let the roster live on. Returns whether that was done."""
         if self._link is None or not self._link.store.up:
-            return
+            return False
         entry = Entry(self._name, self._link.now_us(), *state)
         roster = self._link.names.bus("workers")
         try:
             await self._link.store.call("HSET", roster, self._name, msgspec.json.encode(entry))
-            await self._link.store.call("EXPIRE", roster, FORGET_S)
+            return lasting and bool(await self._link.store.call("EXPIRE", roster, FORGET_S))
         except ServerError as away:
             log.debug("not announced", error=str(away))
+            return False
 
     async def _leave(self) -> None:
         if self._link is None or not self._link.store.up:

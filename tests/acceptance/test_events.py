@@ -243,6 +243,7 @@ async def test_stats_count_what_is_there(redis: PrivateServer, worker: WorkerPro
     """Workers, events, what waits: for people, and as JSON."""
     await publish(redis, range(5))
     until(lambda: len(feed(redis)) == 5, "the broadcasts")
+    until(lambda: ask(environment, "check", "--ready")[0] == 0, "the worker to be ready")
     code, said = ask(environment, "stats", "--json")
     assert code == 0
     stats = json.loads(said)
