@@ -116,7 +116,7 @@ async def change_settings(user_id: int, **changes: Any) -> None:
 
 async def append_bar(symbol: str, bar: Bar) -> None:
     """Add a day's bar, or correct the one there is. Raises: ValueError."""
-    if not 0 < bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high < MOST_CENTS / 100:
+    if not all(0 < bar.low <= price <= bar.high < MOST_CENTS / 100 for price in (bar.open, bar.close)):
         raise ValueError(
             f"low, high: {bar.low} to {bar.high} must be above 0 and enclose open {bar.open} and close {bar.close}"
         )

@@ -1,0 +1,50 @@
+"""The prices: real, complete, as quoted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+from bokeh_sampledata import stocks
+
+from tests.tradesense import independent
+from tests.tradesense.conftest import World
+from tradesense.market import INSTRUMENTS, TRADABLE_FROM
+
+
+def test_every_real_bar_is_in_the_database(world: World) -> None:
+    """All 12,154 rows of the package, value by value, and no other."""
+    columns = ["symbol", "day", "open", "high", "low", "close", "volume"]
+    found = independent.read(world.url).bars[columns].sort_values(["symbol", "day"], ignore_index=True)
+    real = stocks.data.rename(columns={"ticker": "symbol", "date": "day"})[columns]
+    assert len(found) == 12_154
+    pd.testing.assert_frame_equal(found, real, check_dtype=False)
+
+
+def test_no_share_was_split_since_trades_can_be_made(world: World) -> None:
+    """From that day on no close is near a half or the double of the one before; before it, three were."""
+    bars = independent.read(world.url).bars.sort_values(["symbol", "day"])
+    steps = (bars.close / bars.groupby("symbol").close.shift(1)).fillna(1.0)
+    split = (steps < 0.6) & (bars.symbol.isin(["AAPL", "MSFT"]))
+    later = bars.day >= pd.Timestamp(TRADABLE_FROM)
+    assert steps[later].between(0.7, 1.4).all()
+    # One of the four is no split: 29 September 2000, when AAPL lost half of its worth in a day.
+    assert list(bars.day[split].dt.strftime("%Y-%m-%d")) == ["2000-06-21", "2000-09-29", "2005-02-28", "2003-02-18"]
+
+
+def test_missing_price_data_name_the_extra() -> None:
+    """Without the package the error says what to install, and nothing was set up."""
+    code = (
+        "import sys; sys.modules['bokeh_sampledata'] = None\n"
+        "from tradesense.market import bar_rows\n"
+        "try: next(bar_rows())\n"
+        "except ModuleNotFoundError as missing: print(missing)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "install the extra `sample`" in said
+
+
+def test_every_instrument_has_bars(world: World) -> None:
+    """What can be traded has prices."""
+    assert set(independent.read(world.url).bars.symbol) == set(INSTRUMENTS)
