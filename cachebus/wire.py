@@ -335,11 +335,16 @@ class Address:
             socket_timeout=CONNECT_TIMEOUT_S,
             driver_info=None,
         )
+        # A fresh context: a connection outlives the request whose task happened to open it.
+        opening = asyncio.get_running_loop().create_task(_opened(connection), context=Context())
         try:
-            # A fresh context: a connection outlives the request whose task happened to open it.
-            await asyncio.get_running_loop().create_task(_opened(connection), context=Context())
+            await opening
         except driver_errors.RedisError as refused:
             raise _connect_error(refused) from refused
+        except asyncio.CancelledError:  # it may be open by now, and nobody else knows of it
+            await asyncio.gather(opening, return_exceptions=True)
+            await connection.disconnect(nowait=True)
+            raise
         return Wire(connection, on_push)
 
     async def _primary(self) -> tuple[str, int]:
