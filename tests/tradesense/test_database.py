@@ -172,6 +172,27 @@ def test_a_process_that_closes_nothing_ends_by_itself(world_url: str) -> None:
     assert done.stdout == "1\n"
 
 
+@pytest.mark.parametrize("world_url", BOTH, indirect=True)
+def test_a_forked_process_has_connections_of_its_own(world_url: str) -> None:
+    """A parent that has read forks; both read on."""
+    code = (
+        "import asyncio, os\n"
+        "from tradesense import queries\n"
+        "async def main():\n"
+        "    await queries.user_profile(1)\n"
+        "    if not (pid := os.fork()):\n"
+        "        asyncio._set_running_loop(None)\n"
+        "        os._exit(asyncio.run(queries.user_profile(2)).user_id)\n"
+        "    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), (await queries.user_profile(3)).user_id)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {**os.environ, "DATABASE_URL": world_url}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=BEGUN, check=True
+    )
+    assert done.stdout == "2 3\n"
+
+
 @pytest.mark.xdist_group("postgresql")
 async def test_the_tests_server_listens_on_a_unix_socket_only(postgres: Postgres) -> None:
     """Nobody else on this machine's network reaches it."""
