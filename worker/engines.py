@@ -31,9 +31,12 @@ class Engines:
         """Yield each engine as a service: all have `run` and `drain`."""
         for shard, consumer in enumerate(self.consumers):
             yield Service(f"events {shard}", consumer.run, consumer.drain)
-        for name, engine in (("bridge", self.bridge), ("refreshes", self.refresher), ("schedules", self.scheduler)):
-            if engine is not None:
-                yield Service(name, engine.run, engine.drain)
+        if self.bridge is not None:
+            yield Service("bridge", self.bridge.run, self.bridge.drain, feeds=True)
+        if self.refresher is not None:
+            yield Service("refreshes", self.refresher.run, self.refresher.drain)
+        if self.scheduler is not None:
+            yield Service("schedules", self.scheduler.run, self.scheduler.drain)
 
 
 def engines(application: Application, link: Link, bus: BusSettings, worker: str) -> Engines:

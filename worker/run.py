@@ -52,6 +52,8 @@ async def _work(settings: Settings, application: Application, stop: Stop) -> Non
         if settings.cache.redis_enabled:
             with contextlib.suppress(ServerError):  # away: the services wait for it
                 await refuse_denied(cache)
+        else:
+            log.warning("REDIS_ENABLED=false: this worker handles no events and runs no schedules")
         worker = build(settings, application, stop)
         log.info(
             "worker started",

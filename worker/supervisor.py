@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -33,8 +34,10 @@ class Service:
     """
 
     name: str
-    run: Callable[[], Awaitable[None]]
-    drain: Callable[[], Awaitable[None]] | None = None
+    run: Callable[[], Coroutine[Any, Any, None]]
+    drain: Callable[[], Coroutine[Any, Any, None]] | None = None
+    feeds: bool = False
+    """Its drain hands work to the others: it is drained before them."""
     broken: str = field(default="", init=False)
     """Why it is not running, '' while it is."""
     restarts: int = field(default=0, init=False)
@@ -78,21 +81,27 @@ class Supervisor:
                 log.warning("service did not end when cancelled", service=task.get_name())
 
     async def _drain(self) -> None:
-        """Stop intake everywhere at once; a slow service does not eat another's time."""
-        draining = {
-            asyncio.ensure_future(service.drain()): service.name
-            for service in self.services
-            if service.drain is not None
-        }
-        if not draining:
-            return
-        done, late = await asyncio.wait(draining, timeout=self._drain_s)
-        for drain in done:
-            if not drain.cancelled() and (error := drain.exception()):
-                log.warning("drain failed", service=draining[drain], error=repr(error))
-        for drain in late:
-            log.warning("drain budget is used up; what is left is handed back", service=draining[drain])
-            drain.cancel()
+        """Stop intake, those that feed others first; within each step a slow service does not eat another's time."""
+        deadline = asyncio.get_running_loop().time() + self._drain_s
+        for feeds in (True, False):
+            draining = {
+                asyncio.create_task(service.drain()): service.name
+                for service in self.services
+                if service.drain is not None and service.feeds is feeds
+            }
+            if draining:
+                await _finish(draining, deadline - asyncio.get_running_loop().time())
+
+
+async def _finish(draining: Mapping[asyncio.Task[None], str], timeout_s: float) -> None:
+    """Wait for drains; tell of those that fail or take too long."""
+    done, late = await asyncio.wait(draining, timeout=max(0.0, timeout_s))
+    for drain in done:
+        if not drain.cancelled() and (error := drain.exception()):
+            log.warning("drain failed", service=draining[drain], error=repr(error))
+    for drain in late:
+        log.warning("drain budget is used up; what is left is handed back", service=draining[drain])
+        drain.cancel()
 
 
 async def _keep(service: Service) -> None:

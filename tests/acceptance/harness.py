@@ -35,7 +35,8 @@ def until(true: Callable[[], Any], what: str) -> Any:
 class WorkerProcess:
     """`python -m worker`, as the Procfile says it, or one of its commands. `lines` is what it has said so far."""
 
-    def __init__(self, environment: Mapping[str, str], *arguments: str) -> None:
+    def __init__(self, environment: Mapping[str, str], *arguments: str, cwd: Path = ROOT) -> None:
+        self._cwd = cwd
         self.environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": f"{ROOT}:{HERE}",
@@ -52,7 +53,7 @@ class WorkerProcess:
         """Start it; returns at once."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "worker", *self._arguments],
-            cwd=ROOT,
+            cwd=self._cwd,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -124,9 +125,9 @@ class WorkerProcess:
             assert "Warning: " not in self.text, f"it leaves something open, or uses something old:\n{self.text}"
 
 
-def ask(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+def ask(environment: Mapping[str, str], *arguments: str, cwd: Path = ROOT) -> tuple[int, str]:
     """Run one command of the worker to its end; returns its exit code and what it printed."""
-    with WorkerProcess(environment, *arguments) as command:
+    with WorkerProcess(environment, *arguments, cwd=cwd) as command:
         code = command.ended()
         return code, command.text
 

@@ -19,7 +19,12 @@ Environment = dict[str, str]
 
 def test_a_bad_environment_is_refused_whole(environment: Environment) -> None:
     """Every bad value is listed, the exit code is 2, and no password is among them."""
-    bad = {"REDIS_URL": "http://u:hunter22@h", "PORT": "http", "BUS_SHARDS": "many", "LOG_LEVEL": "loud"}
+    bad = {
+        "REDIS_URL": "http://u:hunter22@h",
+        "PORT": "redis://u:hunter22@h",
+        "BUS_SHARDS": "many",
+        "LOG_LEVEL": "loud",
+    }
     code, said = ask({**environment, **bad})
     assert code == 2
     assert "4 problems" in said
@@ -95,7 +100,7 @@ def test_redis_absent_at_start_is_waited_for(environment: Environment, redis: Pr
     redis.kill()
     with WorkerProcess(environment) as worker:
         worker.said("worker started")
-        until(lambda: "waiting" in ask(environment, "check")[1], "the worker to wait")
+        until(lambda: "waiting (redis is away)" in ask(environment, "check")[1], "the worker to wait")
         assert ask(environment, "check")[0] == 0
         assert ask(environment, "check", "--ready")[0] == 1
         redis.restart()
@@ -157,8 +162,20 @@ def reachable(environment: Environment) -> bool:
 def test_without_redis_it_says_that_nothing_is_shared(environment: Environment) -> None:
     """REDIS_ENABLED=false is said loudly; the process runs and ends as ever."""
     with WorkerProcess({**environment, "REDIS_ENABLED": "false"}) as worker:
-        worker.said("REDIS_ENABLED=false")
+        worker.said("REDIS_ENABLED=false: this worker handles no events")
         worker.said("worker started")
+        assert worker.stop() == 0
+
+
+def test_without_a_url_it_brings_its_own_server(environment: Environment, tmp_path: Path) -> None:
+    """With no REDIS_URL it starts the embedded server and says so; commands in the same folder talk to it."""
+    del environment["REDIS_URL"]
+    with WorkerProcess(environment, cwd=tmp_path) as worker:
+        worker.said("REDIS_URL is not set: using the embedded")
+        worker.said("worker started")
+        code, said = ask(environment, "stats", cwd=tmp_path)
+        assert code == 0
+        assert f".{worker.process.pid}  " in said
         assert worker.stop() == 0
 
 

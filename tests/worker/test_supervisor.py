@@ -125,6 +125,23 @@ async def test_drain_finishes_what_is_under_way() -> None:
     assert finished == ["handed over", "drained"]
 
 
+async def test_what_feeds_others_is_drained_first() -> None:
+    """What the one hands over while it ends, the other still takes."""
+    stop, order = asyncio.Event(), []
+
+    async def feed() -> None:
+        await asyncio.sleep(0)
+        order.append("handed over")
+
+    async def take() -> None:
+        order.append("taken")
+
+    stop.set()
+    services = [Service("takes", for_ever, take), Service("feeds", for_ever, feed, feeds=True)]
+    await Supervisor(services, drain_s=5).run(stop)
+    assert order == ["handed over", "taken"]
+
+
 async def test_a_drain_that_hangs_or_fails_does_not_hold_the_process() -> None:
     """The budget ends a drain that does not end; one that raises does not stop the other."""
     stop, drained = asyncio.Event(), []
@@ -136,8 +153,8 @@ async def test_a_drain_that_hangs_or_fails_does_not_hold_the_process() -> None:
         drained.append("good")
 
     services = [
-        Service("hangs", for_ever, for_ever),
-        Service("fails", for_ever, fails),
+        Service("hangs", for_ever, for_ever, feeds=True),
+        Service("fails", for_ever, fails, feeds=True),
         Service("good", for_ever, good),
     ]
     stop.set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -33,6 +35,7 @@ def order_placed(order: Order) -> Effects:
 
 @on("slow-orders", Order, timeout="60s")
 async def order_weighed(order: Order) -> AsyncIterator[Effect]:
-    """Takes as long as its number says, in milliseconds."""
+    """Takes as long as its number says, in milliseconds; a file says that it has begun."""
+    Path(os.environ["SHOP_FOLDER"], f"weighing-{order.number}").touch()  # noqa: ASYNC240 - an empty file, on a local disk
     await asyncio.sleep(order.number / 1000)
     yield Broadcast(f"user:{order.customer}", "order.weighed", {"number": order.number})
