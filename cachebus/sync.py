@@ -30,12 +30,27 @@ DEFAULT_TIMEOUT = "30s"
 """How long a call may take altogether, a load included."""
 
 
+class _Starting:
+    """Lets one thread at a time start a loop. A fork may find the lock held by a thread that it did not bring along."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forked)
+
+    def forked(self) -> None:
+        """Begin the child with a lock that nobody holds."""
+        self.lock = threading.Lock()
+
+
+_starting = _Starting()
+
+
 class Portal:
     """One thread that runs an event loop for callers that have none. Begins when first used, anew after a fork."""
 
     def __init__(self, *, inside_loop: bool = False) -> None:
         self._inside_loop = inside_loop
-        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
 
@@ -65,9 +80,8 @@ class Portal:
         loop = self._loop
         if loop is not None and self._pid == os.getpid():
             return loop
-        with self._lock if self._pid in (0, os.getpid()) else _unlocked():
+        with _starting.lock:
             if self._loop is None or self._pid != os.getpid():
-                self._lock = threading.Lock()
                 self._loop, self._pid = asyncio.new_event_loop(), os.getpid()
                 threading.Thread(target=self._run, args=(self._loop,), name="cachebus loop", daemon=True).start()
             return self._loop
@@ -244,11 +258,3 @@ def _in_a_loop() -> bool:
     except RuntimeError:
         return False
     return True
-
-
-class _unlocked:  # noqa: N801 - stands where a lock stands
-    """After a fork the parent's lock may be held by a thread that does not exist here."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None: ...
