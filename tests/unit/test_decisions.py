@@ -1,0 +1,233 @@
+"""The pure parts: keys and scopes, ages, durations, entries, memory."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import random
+from collections import OrderedDict
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cachebus.codec import Codec
+from cachebus.durations import milliseconds
+from cachebus.entry import COMPRESS_FROM_BYTES, Header, pack, unpack
+from cachebus.errors import ConfigurationError, NotCacheable
+from cachebus.keys import (
+    Template,
+    escape,
+    glob_scope,
+    plain,
+    prefix_scope,
+    scopes_of,
+    scopes_to_invalidate,
+    stored_name,
+)
+from cachebus.memory import Held, Memory
+from cachebus.policy import Age, policy
+
+HEADER = Header(60_000, 0, 1.5, ("user:7",))
+
+
+@given(st.text(), st.text())
+def test_no_parameter_can_reach_another_word_of_a_key(one: str, other: str) -> None:
+    """Whatever a parameter holds, it is one word: no ':' of its own, and different values never meet."""
+    assert ":" not in escape(one)
+    assert "{" not in escape(one)
+    assert (escape(one) == escape(other)) == (one == other)
+
+
+def test_a_key_belongs_to_itself_its_prefixes_its_tags_and_everything() -> None:
+    """Those are its scopes, and no others."""
+    assert scopes_of("a:b:c", ["t"]) == ("k:a:b:c", "p:a:", "p:a:b:", "t:t", "*")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "scope"),
+    [
+        ("market:*", "p:market:"),
+        ("user:*:trades", "p:user:"),
+        ("*", "*"),
+        ("*:x", "*"),
+        ("a:b", "k:a:b"),
+        ("us?r:1", "*"),
+    ],
+)
+def test_a_glob_is_widened_never_narrowed(pattern: str, scope: str) -> None:
+    """To the longest literal prefix that ends where a word ends."""
+    assert glob_scope(pattern) == scope
+
+
+@pytest.mark.parametrize("prefix", ["mark", "portfolio:7", "a:\n"])
+def test_a_prefix_that_ends_within_a_word_is_refused(prefix: str) -> None:
+    """It would match nothing, in silence."""
+    with pytest.raises(ConfigurationError, match="prefix"):
+        prefix_scope(prefix)
+
+
+def test_an_empty_tag_is_refused() -> None:
+    """By name."""
+    with pytest.raises(ConfigurationError, match="tag"):
+        scopes_to_invalidate(tags=[""])
+
+
+def test_tags_are_formatted_as_an_f_string_would() -> None:
+    """A handler's f-string and a view's template mean the same tag, whatever the parameter holds."""
+    template = Template("user:{name}", ["name"], what="tag", word=plain)
+    assert template.format({"name": "a:b c"}) == "user:a:b c"
+
+
+@given(st.text(min_size=1, max_size=600))
+def test_stored_names_are_short_and_never_break_a_hash_tag(key: str) -> None:
+    """Long keys and braces become a digest; equal keys stay equal."""
+    name = stored_name(key)
+    assert len(name) <= 200
+    assert "{" not in name
+    assert "}" not in name
+    assert name == stored_name(key)
+
+
+@pytest.mark.parametrize(
+    ("written", "ms"),
+    [
+        ("90s", 90_000),
+        ("1h30m", 5_400_000),
+        (2, 2000),
+        (0.5, 500),
+        ("250ms", 250),
+        (datetime.timedelta(minutes=1), 60_000),
+    ],
+)
+def test_durations_as_people_write_them(written: object, ms: int) -> None:
+    """All forms become milliseconds."""
+    assert milliseconds(written, "ttl") == ms  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("written", ["", "5", "5x", "-5s", 0, -1, float("nan"), float("inf"), True, "1h and a bit"])
+def test_a_duration_that_is_none_is_refused_by_field(written: object) -> None:
+    """The field is named."""
+    with pytest.raises(ConfigurationError, match="ttl"):
+        milliseconds(written, "ttl")  # type: ignore[arg-type]
+
+
+def test_the_age_of_an_entry_follows_its_windows() -> None:
+    """Fresh, stale, for errors only, dead."""
+    rules = policy("v", ttl="10s", stale="5s", stale_if_error="20s")
+    assert rules.age(1000, 0, 0.5) is Age.FRESH
+    assert rules.age(-1000, 0, 0.5) is Age.STALE
+    assert rules.age(-6000, 0, 0.5) is Age.ERROR_ONLY
+    assert rules.age(-21_000, 0, 0.5) is Age.DEAD
+    assert rules.grace_ms == 20_000
+
+
+def test_early_renewal_follows_its_distribution() -> None:
+    """XFetch: with time t left and a load of d, a share exp(-t/d) of readers renews."""
+    rules, draw = policy("v", ttl="10s"), random.Random(3)
+    for left_ms, load_ms in ((100, 100), (300, 100), (50, 200)):
+        early = sum(rules.age(left_ms, load_ms, 1 - draw.random()) is Age.EARLY for _ in range(20_000)) / 20_000
+        assert early == pytest.approx(math.exp(-left_ms / load_ms), abs=0.015)
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_break_the_reader_of_entries(junk: bytes) -> None:
+    """Anything is an entry or none; never an error."""
+    unpack(junk)
+    unpack(b"C1" + junk)
+    unpack(b"C1" + b"1" * 32 + junk)
+
+
+@given(st.binary(max_size=5000), st.integers(0, 10**15))
+def test_an_entry_comes_back_as_it_was(payload: bytes, born: int) -> None:
+    """Compressed or not."""
+    entry = unpack(pack(payload, born, HEADER, "v"))
+    assert entry is not None
+    assert (entry.born, entry.payload, entry.header.tags) == (born, payload, ("user:7",))
+
+
+def test_large_values_are_compressed_only_where_it_pays() -> None:
+    """Repetition shrinks, noise stays as it is."""
+    again, noise = b"abc" * COMPRESS_FROM_BYTES, random.Random(1).randbytes(COMPRESS_FROM_BYTES * 2)
+    assert len(pack(again, 1, HEADER, "v")) < len(again) / 10
+    assert len(pack(noise, 1, HEADER, "v")) < len(noise) + 100
+
+
+def test_a_bomb_is_no_entry() -> None:
+    """A few bytes that would become too many are a miss."""
+    with pytest.raises(NotCacheable, match="bytes"):
+        pack(b"x" * (9 * 1024 * 1024), 1, HEADER, "v")
+
+
+def test_what_must_not_be_cached_is_refused_at_any_depth() -> None:
+    """In plain data, however deep."""
+    codec = Codec(Any, "cache.set")
+    with pytest.raises(NotCacheable, match="api_key"):
+        codec.encode({"users": [{"profile": {"api_key": "x"}}]})
+
+
+def _held() -> Held:
+    return Held(
+        1,
+        None,
+        as_of=1,
+        moment=None,
+        checked=0,
+        scopes=(),
+        fresh_until=1e9,
+        early_at=1e9,
+        keep_until=1e9,
+        loaded_at=0.0,
+        load_ms=1.0,
+    )
+
+
+def _hits_of_memory(trace: list[str], most: int) -> int:
+    memory, hits = Memory(most), 0
+    for key in trace:
+        held = memory.held.get(key)
+        if held is not None:
+            held.hits, hits = min(3, held.hits + 1), hits + 1
+        else:
+            memory.put(key, _held(), 10)
+        assert len(memory) <= most
+    return hits
+
+
+def _hits_of_lru(trace: list[str], most: int) -> int:
+    kept, hits = OrderedDict[str, None](), 0
+    for key in trace:
+        if key in kept:
+            hits += 1
+            kept.move_to_end(key)
+        else:
+            kept[key] = None
+            if len(kept) > most:
+                kept.popitem(last=False)
+    return hits
+
+
+@pytest.mark.parametrize("scan_every", [0, 500])
+def test_memory_answers_more_than_lru_would(scan_every: int) -> None:
+    """On a skewed trace, and much more so when something scans through it."""
+    draw = random.Random(5)
+    weights = [1 / (rank + 1) for rank in range(5000)]
+    trace: list[str] = []
+    for number, key in enumerate(draw.choices(range(5000), weights, k=30_000)):
+        trace.append(f"k{key}")
+        if scan_every and number % scan_every == 0:
+            trace += [f"scan{number}:{n}" for n in range(300)]
+    assert _hits_of_memory(trace, 300) > _hits_of_lru(trace, 300)
+
+
+def test_memory_is_bounded_by_bytes_too() -> None:
+    """The largest values make the most room."""
+    memory = Memory(1000, most_bytes=1000)
+    for number in range(100):
+        memory.put(str(number), _held(), 100)
+        assert memory.bytes <= 1000
+    memory.put("too large", _held(), 2000)
+    assert "too large" not in memory.held
+    memory.clear()
+    assert (len(memory), memory.bytes) == (0, 0)
