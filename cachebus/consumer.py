@@ -113,6 +113,7 @@ class Consumer:
         self._shard = Shard(
             link,
             shard,
+            shards=shards,
             worker=worker,
             lease_ms=milliseconds(lease, "lease"),
             busy_since=lambda: self._dispatcher.busy_since,
@@ -186,7 +187,7 @@ class Consumer:
         plan = Plan(self._shards)
         try:
             await intake.open(self._shard.position)
-            while not stop.done():
+            while not stop.done() and not self._shard.surplus:
                 if not self._shard.held:
                     raise self._shard.lost()
                 if self._committing is not None and self._committing.done():
@@ -202,6 +203,7 @@ class Consumer:
                     plan = await self._commit_open(plan)
             await self._commit_open(plan)
             await self._settle()
+            await self._shard.release()  # told to stop, or another worker is to have it
         finally:
             if self._committing is not None:
                 self._committing.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import threading
 import time
@@ -35,11 +36,12 @@ class Shard:
     computes for ten seconds keeps its shard.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - which one, whose, for how long
         self,
         link: Link,
         number: int,
         *,
+        shards: int = 1,
         worker: str,
         lease_ms: int,
         busy_since: Callable[[], float | None],
@@ -54,7 +56,9 @@ class Shard:
         self.retry_items = names.bus("retry-items", str(number))
         self.marks = names.bus("marks")
         self.lease_ms = lease_ms
-        self._worker = worker
+        self._worker = re.sub(r"[\s/]", "_", worker)  # a token is "worker/number"; a mark is tokens with blanks between
+        every = [names.bus("lease", str(each)) for each in range(shards)]
+        self._sharing = [names.bus("contenders"), *every] if shards > 1 else []
         self._before = ""  # the token of the last holding, kept so that our own lost lease is not taken for a death
         self._candidate = ""  # the token of the next holding, kept when a reply is lost: the shard may be ours already
         self.token = ""
@@ -66,6 +70,8 @@ class Shard:
         self.died = False
         """Whether the owner before ended without giving the shard back."""
         self.began_anew = False
+        self.surplus = False
+        """Whether this worker holds more than its share, and should give this shard to another."""
         self.retry_at = float("inf")
         """When the next retry is due, on the event loop's clock."""
         self.waiting = 0
@@ -82,10 +88,11 @@ class Shard:
 
     async def take(self, stop: asyncio.Future[None]) -> bool:
         """Wait until the shard is free and take it; False when *stop* came first. Raises: ServerError."""
-        token = self._candidate = self._candidate or f"{self._worker}.{secrets.token_hex(8)}"
+        token = self._candidate = self._candidate or f"{self._worker}/{secrets.token_hex(8)}"
         while True:
-            keys = (self.lease, self.state, self.events, self.retries, self.marks)
-            reply = await self._link.store.run("take_shard", keys, (token, self.lease_ms, self._before))
+            keys = [self.lease, self.state, self.events, self.retries, self.marks, *self._sharing]
+            args = (token, self.lease_ms, self._before, self._worker)
+            reply = await self._link.store.run("take_shard", keys, args, timeout_s=ANSWER_S)
             if reply[0]:
                 break
             left_s = reply[1] / 1000 if reply[1] > 0 else STANDBY_S
@@ -95,7 +102,7 @@ class Shard:
         self.token, self._before, self._candidate = token, token, ""
         _, position, self.commits, died, careful, due_ms, anew, self.waiting = reply
         self.position, self.careful_until = position.decode(), careful.decode()
-        self.died, self.began_anew = bool(died), bool(anew)
+        self.died, self.began_anew, self.surplus = bool(died), bool(anew), False
         self.told_due(due_ms)
         self.renewed()
         self._end_renewal()
@@ -148,7 +155,7 @@ class Shard:
             renewal.cancel()
 
     async def _renew(self, token: str) -> None:
-        pause_s = self.lease_ms / 3000
+        pause_s = min(self.lease_ms / 3000, STANDBY_S) if self._sharing else self.lease_ms / 3000
         while self.token == token:
             age_s = time.monotonic() - self._renewed_at
             if age_s < pause_s:
@@ -162,13 +169,13 @@ class Shard:
                     await asyncio.sleep(pause_s / 4)
 
     async def _renew_once(self, token: str) -> None:
-        reply = await self._link.store.run("renew_shard", self._keys(), (token, self.lease_ms), timeout_s=ANSWER_S)
+        reply = await self._link.store.run("renew_shard", self._keys(), self._renewing(token), timeout_s=ANSWER_S)
         if token != self.token:
             return
         if reply[0]:
             self.renewed()
             self.told_due(reply[1])
-            self.waiting = reply[2]
+            self.waiting, self.surplus = reply[2], bool(reply[3])
         else:
             self.lost()
 
@@ -176,8 +183,11 @@ class Shard:
         since = self._busy_since()
         return since is not None and time.monotonic() - since > self._hung_s
 
-    def _keys(self) -> tuple[str, ...]:
-        return self.lease, self.state, self.events, self.retries
+    def _keys(self) -> list[str]:
+        return [self.lease, self.state, self.events, self.retries, *self._sharing]
+
+    def _renewing(self, token: str) -> tuple[str, int, str, int]:
+        return token, self.lease_ms, self._worker, self.number
 
     def _guard(self, token: str, released: threading.Event) -> None:
         """Renew from a thread of its own, over a connection made for it, while the loop does not get to it."""
@@ -197,7 +207,7 @@ class Shard:
             async def call(*command: Argument, key: str, timeout_s: float) -> Reply:
                 return await wire.call(*command, timeout_s=timeout_s)
 
-            reply = await run_script(call, "renew_shard", self._keys(), (token, self.lease_ms), ANSWER_S)
+            reply = await run_script(call, "renew_shard", self._keys(), self._renewing(token), ANSWER_S)
             if reply[0]:
                 self.renewed()
         finally:

@@ -117,7 +117,7 @@ class Workers:
     async def active(self) -> str:
         """Return the name of the worker that holds shard 0, '' while none does."""
         token: bytes | None = await self._link.store.call("GET", self._link.names.bus("lease", "0"))
-        name = (token or b"").decode().partition(".")[0]
+        name = (token or b"").decode().partition("/")[0]
         return name if name in self._alive else ""
 
     async def died(self, name: str) -> None:

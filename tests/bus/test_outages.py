@@ -258,6 +258,20 @@ async def test_a_server_that_refuses_is_waited_for_and_no_task_dies(
     assert any(refusal in message for message in told) or not refusal
 
 
+async def test_a_commit_that_cannot_be_written_whole_is_not_written_in_part(link: Link, until: Until) -> None:
+    """One of its keys holds something else: no effect is visible until all can be, and then each is once."""
+    letters = link.names.bus("deadletters")
+    await link.store.call("SET", letters, "somebody's")
+    await add(link, "numbers", number(1), b"garbage", number(2))
+    consumer = Consumer(link, [echo])
+    async with running(consumer):
+        await until(lambda: consumer.stats.faults > 2)
+        assert await link.store.call("EXISTS", link.names.feed, link.names.journal) == 0
+        await link.store.call("DEL", letters)
+        await until(lambda: has(link, [1, 2]))
+    assert await DeadLetters(link).count() == 1
+
+
 # -- somebody else meddles with the stream ----------------------------------------------------------------------------
 
 
@@ -298,7 +312,7 @@ async def test_what_is_handled_is_trimmed_and_what_is_not_never_is(link: Link, u
                 ]
             )
             await wire.close()
-            await until(lambda: consumer.stats.events == first + 500)  # noqa: B023 - awaited in this round
+            await until(lambda: consumer.stats.events == first + 500)
             await until(lambda: consumer.stats.waiting == 0)
     assert await data(link) == list(range(2000))
     assert consumer.stats.gaps == 0
