@@ -125,7 +125,7 @@ def test_the_age_of_an_entry_follows_its_windows() -> None:
 
 def test_early_renewal_follows_its_distribution() -> None:
     """XFetch: with time t left and a load of d, a share exp(-t/d) of readers renews."""
-    rules, draw = policy("v", ttl="10s"), random.Random(3)
+    rules, draw = policy("v", ttl="10s"), random.Random(3)  # noqa: S311 - a draw that can be had again
     for left_ms, load_ms in ((100, 100), (300, 100), (50, 200)):
         early = sum(rules.age(left_ms, load_ms, 1 - draw.random()) is Age.EARLY for _ in range(20_000)) / 20_000
         assert early == pytest.approx(math.exp(-left_ms / load_ms), abs=0.015)
@@ -149,7 +149,7 @@ def test_an_entry_comes_back_as_it_was(payload: bytes, born: int) -> None:
 
 def test_large_values_are_compressed_only_where_it_pays() -> None:
     """Repetition shrinks, noise stays as it is."""
-    again, noise = b"abc" * COMPRESS_FROM_BYTES, random.Random(1).randbytes(COMPRESS_FROM_BYTES * 2)
+    again, noise = b"abc" * COMPRESS_FROM_BYTES, random.Random(1).randbytes(COMPRESS_FROM_BYTES * 2)  # noqa: S311 - a draw that can be had again
     assert len(pack(again, 1, HEADER, "v")) < len(again) / 10
     assert len(pack(noise, 1, HEADER, "v")) < len(noise) + 100
 
@@ -211,7 +211,7 @@ def _hits_of_lru(trace: list[str], most: int) -> int:
 @pytest.mark.parametrize("scan_every", [0, 500])
 def test_memory_answers_more_than_lru_would(scan_every: int) -> None:
     """On a skewed trace, and much more so when something scans through it."""
-    draw = random.Random(5)
+    draw = random.Random(5)  # noqa: S311 - a draw that can be had again
     weights = [1 / (rank + 1) for rank in range(5000)]
     trace: list[str] = []
     for number, key in enumerate(draw.choices(range(5000), weights, k=30_000)):
