@@ -312,7 +312,7 @@ async def test_what_is_handled_is_trimmed_and_what_is_not_never_is(link: Link, u
                 ]
             )
             await wire.close()
-            await until(lambda: consumer.stats.events == first + 500)
+            await until(lambda first=first: consumer.stats.events == first + 500)
             await until(lambda: consumer.stats.waiting == 0)
     assert await data(link) == list(range(2000))
     assert consumer.stats.gaps == 0

@@ -80,7 +80,7 @@ async def test_each_key_keeps_its_order_while_shards_move(link: Link, until: Unt
         for _ in range(2):
             second = worker(link, "second")
             async with running(*second):
-                await until(lambda: held(second) == 2)
+                await until(lambda second=second: held(second) == 2)
                 await asyncio.gather(*[consumer.drain() for consumer in second])
         await publishing
         await until(lambda: has(link, 400))
