@@ -11,6 +11,7 @@ from cachebus.errors import ConfigurationError, NotReady, PublishRefused, ReadOn
 from cachebus.events import PAYLOAD_BYTES, channel_fault, encode, shard_of
 from cachebus.link import Link
 from cachebus.server import run_script
+from cachebus.signatures import Signatures
 from cachebus.wire import Argument, Reply, Wire
 
 MOST_EVENTS = 1_000_000
@@ -36,6 +37,7 @@ class Bus:
         max_events: int = MOST_EVENTS,
         max_payload_bytes: int = PAYLOAD_BYTES,
         remember_ids: Duration = REMEMBER_IDS,
+        signatures: Signatures | None = None,
     ) -> None:
         if shards < 1:
             raise ConfigurationError(f"BUS_SHARDS: {shards} must be 1 or more")
@@ -44,6 +46,7 @@ class Bus:
         self._max_events = max_events
         self._max_payload_bytes = max_payload_bytes
         self._remember_ms = milliseconds(remember_ids, "remember_ids")
+        self._signatures = signatures
         self._skips = link.names.bus("skip")
         self._durable: Wire | None = None
         self._durable_turn = asyncio.Lock()
@@ -81,6 +84,8 @@ class Bus:
         args: list[Argument] = [remember_ms, self._max_events, self._skips, channel, payload, name]
         if key is not None:
             args += ["key", key]
+        if self._signatures is not None:
+            args += self._signatures.sign(channel, name, payload, self._link.now_us() // 1_000_000)
         stored = await self._run(keys, args, milliseconds(timeout, "timeout") / 1000, wait_replicas)
         if stored == -1:
             raise PublishRefused(

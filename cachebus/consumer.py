@@ -24,6 +24,7 @@ from cachebus.intake import RECORDS_A_READ, Intake
 from cachebus.link import Link
 from cachebus.plan import ENOUGH_EVENTS, Plan, RetryItem
 from cachebus.shard import HUNG_S, Shard, ShardLost
+from cachebus.signatures import Signatures
 
 log = logging.getLogger("cachebus")
 
@@ -98,6 +99,7 @@ class Consumer:
         max_events: int = MOST_EVENTS,
         feed_length: int = FEED_LENGTH,
         max_payload_bytes: int = PAYLOAD_BYTES,
+        signatures: Signatures | None = None,
         concurrency: int = 16,
         loading: Loading | None = None,
         seen: Callable[[], int] = int,  # 0: no clock known
@@ -105,7 +107,16 @@ class Consumer:
     ) -> None:
         self._link = link
         self._dispatcher = Dispatcher(
-            Routes(handlers), loading=loading, concurrency=concurrency, max_payload_bytes=max_payload_bytes
+            Routes(handlers),
+            loading=loading,
+            concurrency=concurrency,
+            max_payload_bytes=max_payload_bytes,
+            signatures=signatures,
+        )
+        self._sign = (
+            (lambda channel, name, payload: signatures.sign(channel, name, payload, link.now_us() // 1_000_000))
+            if signatures is not None
+            else None
         )
         self._shards = shards
         names = link.names
@@ -184,7 +195,7 @@ class Consumer:
         """Handle events until told to stop. Raises: ShardLost, ServerError."""
         self._taken()
         intake = Intake(self._link, self._shard.events)
-        plan = Plan(self._shards)
+        plan = Plan(self._shards, self._sign)
         try:
             await intake.open(self._shard.position)
             while not stop.done() and not self._shard.surplus:
@@ -221,7 +232,7 @@ class Consumer:
         await self._settle()
         self._committing = asyncio.create_task(self._commit(plan), name="cachebus commit")
         await asyncio.sleep(0)  # it leaves before handlers keep the loop busy
-        return Plan(self._shards)
+        return Plan(self._shards, self._sign)
 
     async def _settle(self) -> None:
         committing, self._committing = self._committing, None

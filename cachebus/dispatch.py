@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections import deque
@@ -12,9 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cachebus.effects import Answer, Drop, Retry
-from cachebus.events import PAYLOAD_BYTES, Event, InvalidEvent, Record, channel_and_payload, read_record
+from cachebus.events import PAYLOAD_BYTES, Event, InvalidEvent, Record, channel_and_payload, fields_of, read_record
 from cachebus.handlers import Handler, Routes
 from cachebus.plan import Plan, RetryItem, Unfit, dead_letter
+from cachebus.signatures import Signatures
+
+log = logging.getLogger("cachebus")
 
 AnyHandler = Handler[..., Any]
 Cut = Callable[[Plan], Awaitable[Plan]]
@@ -41,6 +45,8 @@ class HandlerStats:
     dead_lettered: int = 0
     skipped: int = 0
     """Events on channels that no handler here listens to."""
+    unsigned: int = 0
+    """Events let through that `require` would have refused."""
     failures: dict[str, int] = field(default_factory=dict)
     """Failed runs by handler."""
 
@@ -76,6 +82,7 @@ class Dispatcher:
         loading: Loading | None = None,
         concurrency: int = 16,
         max_payload_bytes: int = PAYLOAD_BYTES,
+        signatures: Signatures | None = None,
     ) -> None:
         self.routes = routes
         self.stats = HandlerStats()
@@ -84,6 +91,7 @@ class Dispatcher:
         self._loading: Loading = loading or nullcontext
         self._concurrency = concurrency
         self._max_payload_bytes = max_payload_bytes
+        self._signatures = signatures
         self._asynchronous = any(handler.asynchronous for handler in routes.handlers)
 
     async def work(self, records: Sequence[Record], plan: Plan, cut: Cut) -> Plan:
@@ -176,7 +184,21 @@ class Dispatcher:
         channel, payload = channel_and_payload(record)
         if len(payload) > self._max_payload_bytes:
             raise InvalidEvent(f"the payload is longer than {self._max_payload_bytes:,} bytes")
+        if self._signatures is not None:
+            self._check_signature(self._signatures, record, channel.decode(errors="replace"))
         return channel, payload
+
+    def _check_signature(self, signatures: Signatures, record: Record, channel: str) -> None:
+        policy = signatures.policy(channel)
+        if policy == "off":
+            return
+        try:
+            signatures.check(fields_of(record), record[0])
+        except InvalidEvent as bad:
+            if policy == "require":
+                raise
+            self.stats.unsigned += 1
+            log.warning("an event on %s would be refused: %s", channel, bad)
 
     async def _handle_rest(
         self,

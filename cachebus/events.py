@@ -152,7 +152,7 @@ def channel_and_payload(record: Record) -> tuple[bytes, bytes]:
     fields = record[1]
     if len(fields) > 3 and fields[0] == b"channel" and fields[2] == b"payload":  # as `publish` and the bridge write it
         return fields[1], fields[3]
-    named = _named(fields)
+    named = fields_of(record)
     for name in (b"channel", b"payload"):
         if name not in named:
             raise InvalidEvent(f"the record has no field `{name.decode()}`; it needs `channel` and `payload`")
@@ -165,7 +165,7 @@ def read_record(record: Record) -> Event:
     What is not UTF-8 in the names of a foreign record becomes a replacement character.
     """
     channel, payload = channel_and_payload(record)
-    named = _named(record[1])
+    named = fields_of(record)
     name, key = named.get(b"id", b""), named.get(b"key", b"")
     return Event(
         record[0].decode(),
@@ -176,5 +176,7 @@ def read_record(record: Record) -> Event:
     )
 
 
-def _named(fields: list[bytes]) -> dict[bytes, bytes]:
+def fields_of(record: Record) -> dict[bytes, bytes]:
+    """Return a record's fields by name; of a repeated one the last."""
+    fields = record[1]
     return dict(zip(fields[::2], fields[1::2], strict=True))

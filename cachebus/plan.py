@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import secrets
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,9 +30,12 @@ DETAIL_CHARACTERS = 4000
 KEPT_PAYLOAD_BYTES = 4 * PAYLOAD_BYTES
 """A dead letter holds the whole payload, unless somebody put a monster into the stream."""
 
+Sign = Callable[[str, str, bytes], Sequence[str | int]]
+"""From channel, id and payload to the fields of a signature, or none."""
+
 _PLAIN = frozenset({GeneratorType, list, tuple})
 """What handlers usually answer with; anything else is looked at twice."""
-_NONE: tuple[dict[str, bytes], list[tuple[int, str, bytes, str, str]]] = ({}, [])
+_NONE: tuple[dict[str, bytes], list[Publication]] = ({}, [])
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,6 +61,18 @@ class RetryItem(msgspec.Struct, frozen=True, array_like=True):
     def event(self, attempt: int) -> Event:
         """Return the envelope for attempt number *attempt*."""
         return Event(self.position, self.channel, self.payload, self.id, self.key, attempt)
+
+
+class Publication(NamedTuple):
+    """A further event, as the commit takes it; what is '' is left out."""
+
+    shard: int
+    channel: str
+    payload: bytes
+    id: str
+    key: str
+    timestamp: str
+    signature: str
 
 
 class DeadLetter(NamedTuple):
@@ -115,10 +131,12 @@ class Plan:
         "retries",
         "scopes",
         "shards",
+        "sign",
     )
 
-    def __init__(self, shards: int = 1) -> None:
+    def __init__(self, shards: int = 1, sign: Sign | None = None) -> None:
         self.shards = shards
+        self.sign = sign
         self.position = b""
         """The last event in it; empty where it moves no position."""
         self.first = b""
@@ -127,7 +145,7 @@ class Plan:
         self.scopes: dict[str, None] = {}
         self.broadcasts: list[bytes] = []
         self.refreshes: dict[str, bytes] = {}
-        self.publishes: list[tuple[int, str, bytes, str, str]] = []
+        self.publishes: list[Publication] = []
         self.retries: list[tuple[Argument, ...]] = []
         self.again: list[tuple[Argument, ...]] = []
         self.done: list[str] = []
@@ -162,7 +180,7 @@ class Plan:
             return
         scopes, broadcasts, others = _sorted_out(answer)
         refreshes, publishes = self._others(others, scopes) if others else _NONE
-        arguments = len(scopes) + len(broadcasts) + 2 * len(refreshes) + 5 * len(publishes)
+        arguments = len(scopes) + len(broadcasts) + 2 * len(refreshes) + len(Publication._fields) * len(publishes)
         if self.arguments + arguments > MOST_ARGUMENTS:
             raise Unfit(f"too many effects: {arguments} arguments, {MOST_ARGUMENTS - ENOUGH_ARGUMENTS} are sure to fit")
         known = self.scopes
@@ -177,7 +195,7 @@ class Plan:
         if others:
             self.refreshes.update(refreshes)
             self.publishes += publishes
-            self.bytes += sum(len(publish[2]) for publish in publishes)
+            self.bytes += sum(len(publish.payload) for publish in publishes)
 
     def retry(self, item: RetryItem, delay_ms: int, *, attempts: int = 1) -> None:
         """Have a handler run on an event again; *attempts* were made."""
@@ -228,9 +246,9 @@ class Plan:
 
     def _others(
         self, others: Iterable[Refresh | Publish], scopes: list[str]
-    ) -> tuple[dict[str, bytes], list[tuple[int, str, bytes, str, str]]]:
+    ) -> tuple[dict[str, bytes], list[Publication]]:
         refreshes: dict[str, bytes] = {}
-        publishes: list[tuple[int, str, bytes, str, str]] = []
+        publishes: list[Publication] = []
         for effect in others:
             try:
                 if isinstance(effect, Refresh):
@@ -244,11 +262,14 @@ class Plan:
                 raise Unfit(f"{effect!r}: {bad}") from bad
         return refreshes, publishes
 
-    def _publish(self, effect: Publish) -> tuple[int, str, bytes, str, str]:
+    def _publish(self, effect: Publish) -> Publication:
         if fault := channel_fault(effect.channel):
             raise Unfit(fault)
+        payload, name = encode(effect.event), secrets.token_hex(12)
+        signed = self.sign(effect.channel, name, payload) if self.sign is not None else ()
+        _, stamp, _, signature = signed or ("", "", "", "")
         shard = shard_of(effect.key or effect.channel, self.shards)
-        return shard, effect.channel, encode(effect.event), "", effect.key or ""
+        return Publication(shard, effect.channel, payload, name, effect.key or "", str(stamp), str(signature))
 
 
 def _sorted_out(answer: Any) -> tuple[list[str], list[bytes], list[Refresh | Publish]]:

@@ -10,7 +10,7 @@
 -- ARGV[13] channel that wakes refreshers   ARGV[14..22] how many of each of:
 --   scope | topic\nmessage | key, view\narguments | retry, delay ms, item | retry, delay ms | retry done
 --   | dead letter: kind, channel, payload, handler, attempts, reason, detail, id, key, position
---   | shard, channel, payload, id, key | mark
+--   | shard, channel, payload, id, key, timestamp, signature | mark
 -- returns {1 written or 2 it was written before, clock us, server time us, events waiting,
 --          ms until the next retry is due or -1, 1 the record at the position before is gone}, or {0} not the holder
 --@include ledger
@@ -113,13 +113,18 @@ if gone then
   bury(letters, ARGV[11], { 'gap', '', '', '', 0, 'the record at position ' .. before .. ' is gone: somebody else '
     .. 'trimmed the stream, and events that were not handled may be gone with it', '', '', '', before }, 1)
 end
-for i = 1, tonumber(ARGV[21]) do
-  local channel, payload, id, key = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-  local fields = { 'channel', channel, 'payload', payload, 'id', id ~= '' and id or (after .. '/' .. i) }
-  if key ~= '' then fields[7], fields[8] = 'key', key end
+for _ = 1, tonumber(ARGV[21]) do
+  local channel, payload = ARGV[at + 1], ARGV[at + 2]
+  local fields = { 'channel', channel, 'payload', payload, 'id', ARGV[at + 3] }
+  for i, name in ipairs({ 'key', 'timestamp', 'signature' }) do
+    if ARGV[at + 3 + i] ~= '' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = ARGV[at + 3 + i]
+    end
+  end
   redis.call('XADD', KEYS[13 + tonumber(ARGV[at])], '*', unpack(fields))
   announce(ARGV[12], channel, payload)
-  at = at + 5
+  at = at + 7
 end
 for i = 1, tonumber(ARGV[22]) do
   redis.call('HDEL', marks, ARGV[at])
