@@ -121,9 +121,9 @@ def tightest(results: Sequence[RateLimitResult]) -> RateLimitResult:
     if len(results) == 1:
         return results[0]
 
-    def slack(result: RateLimitResult) -> tuple[bool, float]:
+    def slack(result: RateLimitResult) -> float:
         wait = float("inf") if result.retry_after is None else result.retry_after
-        return result.allowed, result.remaining if result.allowed else -wait
+        return result.remaining if result.allowed else -wait
 
     return replace(min(results, key=slack), each=tuple(results))
 

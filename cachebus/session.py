@@ -112,15 +112,15 @@ def _text(raw: bytes) -> str:
 
 
 def encode_fields(data: Mapping[str, Any], remove: Iterable[str] = ()) -> list[bytes]:
-    """Return pairs: `"name":`, and the line `"name":value` or nothing where the field goes away.
+    """Return pairs: a name, and its line of a record (name, tab, value; JSON has no tabs) or nothing where it goes.
 
     Raises: ConfigurationError for a reserved or unusable name, too many fields, or a value that is not JSON.
     """
     pairs: list[bytes] = []
     for name, value in data.items():
-        start = _field_name(name)
+        word = _field_name(name)
         try:
-            pairs += [start, start + msgspec.json.encode(value)]
+            pairs += [word, word + b"\t" + msgspec.json.encode(value)]
         except (TypeError, ValueError) as reason:
             raise ConfigurationError(f"data: {name!r} cannot be stored: {reason}") from None
     for name in remove:
@@ -135,7 +135,7 @@ def _field_name(name: str) -> bytes:
         raise ConfigurationError(
             f"data: {name!r} is not a name for a field; the store keeps {', '.join(sorted(RESERVED))}"
         )
-    return msgspec.json.encode(name) + b":"
+    return msgspec.json.encode(name)
 
 
 def encode_place(ip: str | None, user_agent: str | None) -> list[bytes]:
@@ -153,7 +153,12 @@ def decode_session(
     try:
         header, user, was_ip, was_agent, *fields = record.split(b"\n")
         version, created_us, noted_us, idle_us, last_us = map(int, header.split())
-        content = b"[%s,%s,%s,{%s}]" % (user, was_ip or b"null", was_agent or b"null", b",".join(fields))
+        content = b"[%s,%s,%s,{%s}]" % (
+            user,
+            was_ip or b"null",
+            was_agent or b"null",
+            b",".join(fields).replace(b"\t", b":"),
+        )
         user_id, known_ip, known_agent, data = msgspec.json.decode(content, type=_Content)
     except msgspec.DecodeError as reason:
         raise ValueError(f"not a session: {reason}") from None

@@ -1,8 +1,8 @@
 -- Shared by the session scripts. All sessions of a user are two keys in one slot:
 --   records  hash        digest of an id -> record; digest of an id rotated away -> '>until digest'
 --   ends     sorted set  digest -> when its session ends if nobody uses it again, us; below zero: minus the `until`
--- A record is lines of text: 'version created seen idle last', user, ip, agent, then one line for each field of the data.
--- The times are us, `last` is the absolute end. The other lines are JSON that no script looks into, or nothing.
+-- A record is lines of text: 'version created seen idle last', user, ip, agent, then a line for each field of the data:
+-- name, tab, value. The times are us, `last` is the absolute end. The rest is JSON that no script decodes, or nothing.
 local RECORD = '^(%d+) (%d+) (%d+) (%d+) (%d+)\n([^\n]*)\n([^\n]*)\n([^\n]*)(.*)$'
 local FORGET_AT_ONCE = 100
 

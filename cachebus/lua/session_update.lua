@@ -1,7 +1,7 @@
 -- session_update: set and remove fields of a session that is alive; never brings one back.
 -- KEYS[1] records   KEYS[2] ends
 -- ARGV[1] digest of the id   ARGV[2] version it must have, 0 any   ARGV[3] most bytes of its data
--- ARGV[4..] pairs: '"name":', and the field as '"name":value' or '' to remove it
+-- ARGV[4..] pairs: name, and its field or '' to remove it
 -- returns nil where there is none, 'conflict', 'too large', or {digest, record}
 --@include clock
 --@include session_record
@@ -13,11 +13,7 @@ if ARGV[2] ~= '0' and tonumber(ARGV[2]) ~= session.version then return 'conflict
 local changed, kept = {}, {}
 for i = 4, #ARGV, 2 do changed[ARGV[i]] = ARGV[i + 1] end
 for field in string.gmatch(session.fields, '\n([^\n]+)') do
-  local replaced = false
-  for name in pairs(changed) do
-    if string.sub(field, 1, #name) == name then replaced = true end
-  end
-  if not replaced then kept[#kept + 1] = '\n' .. field end
+  if not changed[string.match(field, '^[^\t]*')] then kept[#kept + 1] = '\n' .. field end
 end
 for i = 4, #ARGV, 2 do
   if ARGV[i + 1] ~= '' then kept[#kept + 1] = '\n' .. ARGV[i + 1] end

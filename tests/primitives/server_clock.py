@@ -11,10 +11,14 @@ from cachebus.server import TIMEOUT_S, Server
 
 
 class ClockedServer:
-    """Runs the scripts of this library on a clock of its own, in whole microseconds."""
+    """Runs the scripts of this library on a clock of its own, in whole microseconds.
 
-    def __init__(self, server: Server, namespace: str) -> None:
+    With *linger_ms* keys outlive by that much what they hold: a counter whose clock stands must not expire meanwhile.
+    """
+
+    def __init__(self, server: Server, namespace: str, *, linger_ms: int = 1000) -> None:
         self._server = server
+        self._linger_ms = linger_ms
         self.namespace = namespace
         self._key = f"{namespace}:clock"
         self._clock = (
@@ -31,5 +35,6 @@ class ClockedServer:
     ) -> Any:
         """Run a script at `now_us`."""
         text = self._clock + script(verb).text.replace("redis.call('TIME')", "test_time()")
+        text = text.replace("+ 1000)", f"+ {self._linger_ms})")
         both = [("SET", self._key, self.now_us), ("EVAL", text, len(keys), *keys, *args)]
         return (await asyncio.gather(*(self._server.call(*one, timeout_s=max(timeout_s, 5.0)) for one in both)))[1]

@@ -28,7 +28,7 @@ CASES = [
 
 @pytest.fixture
 def clocked(link: Link) -> ClockedServer:
-    return ClockedServer(link.store, link.names.namespace)
+    return ClockedServer(link.store, link.names.namespace, linger_ms=600_000)
 
 
 async def take(server: ClockedServer, key: str, kind: str, limit: int, window: int, cost: int = 1) -> tuple[int, ...]:
@@ -133,6 +133,25 @@ async def test_a_server_clock_that_steps_back_admits_nobody_early(
     await take(clocked, "k", kind, limit, MINUTE, limit)
     clocked.now_us -= 60 * MINUTE
     assert (await take(clocked, "k", kind, limit, MINUTE))[1] > 0
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("log", 5), ("windows", 70), ("bucket", 5)])
+async def test_a_server_clock_that_steps_back_breaks_no_promise(clocked: ClockedServer, kind: str, limit: int) -> None:
+    """What was left is left, and who waits as long as he was told is admitted."""
+    await take(clocked, "k", kind, limit, MINUTE)
+    clocked.now_us -= MINUTE // 2
+    assert (await take(clocked, "k", kind, limit, MINUTE))[0] == limit - 2
+    _, retry, _ = await take(clocked, "k", kind, limit, MINUTE, limit)
+    clocked.now_us += retry
+    assert (await take(clocked, "k", kind, limit, MINUTE, limit))[1] == 0
+
+
+async def test_a_log_holds_no_more_than_its_limit(clocked: ClockedServer, link: Link) -> None:
+    """After a thousand requests over many windows only those that still count are kept."""
+    for _ in range(1000):
+        clocked.now_us += MINUTE // 9
+        await take(clocked, "k", "log", 10, MINUTE)
+    assert await link.store.call("LLEN", f"{clocked.namespace}:k") <= 10
 
 
 @pytest.mark.parametrize("kind", ["log", "windows", "bucket", "fixed"])

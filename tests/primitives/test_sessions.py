@@ -45,7 +45,7 @@ def unknown_id() -> str:
 
 async def test_a_session_comes_back_as_it_was_made(store: SessionStore) -> None:
     """User, data, address and agent are read back with their types; the times are the server's."""
-    data = {"cart": [1, {"n": 2.5}], "empty": [], "none": None, "text": 'ü "\n', "big": 2**60}
+    data = {"cart": [1, {"n": 2.5}], "empty": [], "none": None, "text": 'ü "\n\t:', "big": 2**60}
     session_id = await store.create(7, data, ip="192.168.1.1", user_agent="Firefox")
     session = await store.get(session_id)
     assert session is not None
@@ -189,7 +189,7 @@ async def test_of_writers_of_one_field_one_wins_or_is_told(store: SessionStore) 
 
 async def test_fields_are_replaced_and_removed_by_their_whole_name(store: SessionStore) -> None:
     """A name that begins like another, is quoted or empty touches only itself; what is removed is gone."""
-    data: dict[str, Any] = {"a": 1, "ab": 2, 'a"': 3, 'a":1,"x': 4, "": 5, "A": 6, "ü\n": 7}
+    data: dict[str, Any] = {"a": 1, "ab": 2, 'a"': 3, 'a":1,"x': 4, "": 5, "A": 6, "ü\n": 7, "\t": 8}
     session_id = await store.create(7, data)
     for name in list(data):
         data[name] = {"new": name}
@@ -226,7 +226,7 @@ async def test_only_json_is_stored(link: Link, store: SessionStore) -> None:
     (records,) = [key for key in await stored(link) if b":session:" in key]
     (record,) = await link.store.call("HVALS", records)
     assert [json.loads(line) for line in record.split(b"\n")[1:2]] == [7]
-    assert record.endswith(b'\n"a":[1,"b"]')
+    assert record.endswith(b'\n"a"\t[1,"b"]')
 
 
 async def test_a_session_is_no_place_for_large_things(store: SessionStore) -> None:

@@ -195,13 +195,14 @@ async def test_a_change_of_rights_leaves_no_overlap(store: SessionStore) -> None
         await store.rotate(new, overlap="11s")
 
 
-async def test_logging_out_with_the_old_id_ends_the_session(store: SessionStore) -> None:
-    """A logout that was under way while the id was rotated ends the session, not only its old name."""
+async def test_logging_out_with_the_old_id_ends_the_session(link: Link, store: SessionStore) -> None:
+    """A logout that was under way while the id was rotated ends the session, not only its old name; nothing is left."""
     old = await store.create(7)
     new = await store.rotate(old)
     assert await store.invalidate(old) is True
     assert await store.get(new) is None
     assert await store.get(old) is None
+    assert await lives_us(link) == {}
 
 
 async def test_a_rotation_keeps_what_the_session_is(store: SessionStore, clock: ClockedServer) -> None:
