@@ -32,6 +32,8 @@ KEEP_NUMBERS_MS = 3_600_000
 """How long the numbers of a marker outlive its last message: longer than any bridge lags behind another."""
 MARK_AGAIN_S = 2.0
 """A marker that has not been heard this long was lost."""
+YIELD_S = 0.5
+"""A bridge that has just begun lets those who listened before it append first: they may still have older messages."""
 PAUSE_S = 0.5
 AT_ONCE = 200
 APPEND_S = 2.0
@@ -97,6 +99,7 @@ class Bridge:
         self._numbers: dict[str, int] = {}
         self._skips: dict[str, int] = {}
         self._owners: dict[str, str] = {}
+        self._yield_until = 0.0
         self._complete = False  # whether every subscription stands on the present connection
         self._mark_due = False
         self._woken = asyncio.Event()
@@ -144,8 +147,11 @@ class Bridge:
         if self._mark_due and not self._draining:
             self._mark_due = False
             self._own = secrets.token_hex(8)
-            await self._link.store.call("PUBLISH", self._marks, self._own)
+            listeners = await self._link.store.call("PUBLISH", self._marks, self._own)
+            if listeners > 1:
+                self._yield_until = asyncio.get_running_loop().time() + YIELD_S
         if self._queue:
+            await self._yield()
             await self._append()
         elif not self._draining:
             patience = None if self._marker else MARK_AGAIN_S
@@ -154,6 +160,11 @@ class Bridge:
             except TimeoutError:
                 self._mark_due = self._complete
         self._woken.clear()
+
+    async def _yield(self) -> None:
+        left_s = self._yield_until - asyncio.get_running_loop().time()
+        if left_s > 0 and not self._draining:
+            await asyncio.sleep(left_s)
 
     async def _append(self) -> None:
         """Append what is queued under one marker, at most AT_ONCE messages. Safe to repeat: names are known."""

@@ -121,6 +121,30 @@ async def test_a_worker_may_come_and_go_while_another_stays(server: PrivateServe
     assert len(await payloads(link)) == sent
 
 
+async def test_a_bridge_that_has_just_begun_overtakes_nobody(
+    server: PrivateServer, link: Link, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who listened before it is slow, and has older messages still: they come first."""
+    (other,) = links(server, link, 1)
+    run = link.store.run
+
+    async def slow(verb: str, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(0.1)
+        return await run(verb, *args, **kwargs)
+
+    monkeypatch.setattr(link.store, "run", slow)
+    old, new = Bridge(link, [echo]), Bridge(other, [echo])
+    async with other, running(old):
+        await until(lambda: old.listening)
+        await shout(other, "numbers:one", number(1), number(2))
+        async with running(new):
+            await until(lambda: new.listening)
+            await shout(other, "numbers:one", number(3))
+            await until(lambda: new.stats.heard == 1 and not new.stats.queued)
+            await until(lambda: not old.stats.queued)
+    assert await payloads(link) == [number(1), number(2), number(3)]
+
+
 async def drop_subscriber(link: Link, other: Link) -> None:
     """CLIENT KILL the connection *other* listens on."""
     wire: Any = other.subscriptions._wire

@@ -96,8 +96,9 @@ class Worker:
         self.connection.channels.add(channel)
         self.others_go_on()
 
-    async def call(self, _verb: str, channel: str, payload: str) -> None:
+    async def call(self, _verb: str, channel: str, payload: str) -> int:
         self.world.publish(channel, payload.encode())
+        return 1
 
     async def run(self, verb: str, keys: list[str], args: list[Any], **_: Any) -> tuple[int, int]:
         return self.world.run(verb, keys, args)
