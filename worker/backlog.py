@@ -56,5 +56,5 @@ async def _shard(link: Link, number: int) -> ShardBacklog:
         call("HGET", names.bus("shard", str(number)), "behind"),
         call("ZCARD", names.bus("retries", str(number))),
     )
-    holder = lease.decode().rpartition(".")[0] if lease else ""  # the last part tells one holding from the next
+    holder = lease.decode().partition("/")[0] if lease else ""  # what follows tells one holding from the next
     return ShardBacklog(number, holder, stored, stored - int(behind or 0), retries)

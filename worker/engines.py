@@ -72,6 +72,7 @@ def _consumers(application: Application, link: Link, bus: BusSettings, worker: s
             shards=bus.shards,
             worker=worker,
             retention=bus.retention_ms / 1000,
+            signatures=bus.signatures(),
             loading=cache.loading_only,
             seen=lambda: cache.reader.freshness.seen if cache.reader is not None else 0,
         )

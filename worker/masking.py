@@ -23,10 +23,10 @@ def mask_urls(text: str) -> str:
 
 
 class Masking:
-    """Knows this process's passwords and masks them wherever they turn up, also outside a URL."""
+    """Knows this process's passwords and keys and masks them wherever they turn up, also outside a URL."""
 
-    def __init__(self, urls: Iterable[str | None] = ()) -> None:
-        secrets: set[str] = set()
+    def __init__(self, urls: Iterable[str | None] = (), keys: Iterable[str] = ()) -> None:
+        secrets = set(keys)
         for url in urls:
             password = _password(url)
             if password and len(password) >= SHORTEST:

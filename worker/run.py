@@ -15,7 +15,6 @@ from worker import logs
 from worker.build import build
 from worker.connection import refuse_denied
 from worker.loading import Application, load
-from worker.masking import Masking
 from worker.settings import CannotStart, Settings
 from worker.stop import Stop
 
@@ -27,7 +26,7 @@ def run(settings: Settings) -> int:
 
     Raises: CannotStart, before anything is started. An outage is waited out, never a reason to end.
     """
-    logs.configure(settings.log.level, settings.log.format, Masking(settings.urls))
+    logs.configure(settings.log.level, settings.log.format, settings.masking())
     stop = Stop(settings.process.drain_ms / 1000)
     stop.install()
     for warning in settings.unknown:

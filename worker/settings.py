@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast, get_args
 
 from cachebus.durations import milliseconds
 from cachebus.errors import ConfigurationError
 from cachebus.settings import CacheSettings
+from cachebus.signatures import Policy, Signatures
+from worker.masking import Masking
 
 Section = TypeVar("Section")
 
@@ -110,6 +112,20 @@ def database_url(variable: str, text: str) -> str:
     return text
 
 
+def keys(_variable: str, text: str) -> tuple[str, ...]:
+    """Read keys separated by commas; what they must be is told with the channels they are for."""
+    return tuple(key.strip() for key in text.split(",") if key.strip())
+
+
+def channels(variable: str, text: str) -> tuple[tuple[str, Policy], ...]:
+    """Read `pattern=policy` separated by commas."""
+    pairs = [pair.strip().rpartition("=") for pair in text.split(",") if pair.strip()]
+    for pattern, _, policy in pairs:
+        if not pattern or policy not in get_args(Policy):
+            raise ConfigurationError(f"{variable}: write it like trade:*=require, with off, warn or require")
+    return tuple((pattern, cast("Policy", policy)) for pattern, _, policy in pairs)
+
+
 def text(_variable: str, text: str) -> str:
     """Take the value as it is."""
     return text
@@ -128,6 +144,18 @@ class BusSettings:
     retention_ms: int = setting(
         "BUS_RETENTION", "1h", duration_ms("1s", "30d"), "How long handled events stay readable; unhandled ones stay"
     )
+    signing_keys: tuple[str, ...] | None = setting(
+        "BUS_SIGNING_KEYS", "", keys, "whsec_… keys, comma-separated; the first signs, all are accepted", secret=True
+    )
+    signed_channels: tuple[tuple[str, Policy], ...] | None = setting(
+        "BUS_SIGNED_CHANNELS", "", channels, "Channels whose events must be signed, such as trade:*=require"
+    )
+
+    def signatures(self) -> Signatures | None:
+        """Return how events are signed and checked, None where they are not. Raises: ConfigurationError."""
+        if not self.signed_channels:
+            return None
+        return Signatures(self.signing_keys or (), dict(self.signed_channels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,14 +253,18 @@ class Settings:
         )
         if cache.store_url is not None and cache.url is None:
             problems.append("STORE_REDIS_URL: is set but REDIS_URL is not; set REDIS_URL too, for the cached values")
+        try:
+            settings.bus.signatures()
+        except ConfigurationError as problem:
+            problems.append(f"BUS_SIGNING_KEYS, BUS_SIGNED_CHANNELS: {problem}")
         if problems:
             raise CannotStart(problems)
         return settings
 
-    @property
-    def urls(self) -> tuple[str | None, ...]:
-        """Every URL that may carry a password."""
-        return (self.cache.url, self.cache.store_url, self.application.database_url)
+    def masking(self) -> Masking:
+        """Return what makes every secret of these settings unreadable in a text."""
+        urls = (self.cache.url, self.cache.store_url, self.application.database_url)
+        return Masking(urls, self.bus.signing_keys or ())
 
 
 def declared() -> Iterator[Setting]:

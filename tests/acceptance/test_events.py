@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 from collections import Counter
@@ -171,7 +172,7 @@ async def test_another_worker_takes_over(redis: PrivateServer, environment: Envi
         await publish(redis, range(50))
         until(lambda: len(feed(redis)) == 50, "the first broadcasts")
         holder = redis.ask("GET", "{cachebus}:lease:0").decode()
-        active, standby = (first, second) if f".{first.process.pid}." in holder else (second, first)
+        active, standby = (first, second) if f".{first.process.pid}/" in holder else (second, first)
         active.kill()
         await publish(redis, range(50, 100))
         until(lambda: len(feed(redis)) >= 100, "the broadcasts of the other worker")
@@ -274,3 +275,16 @@ async def test_two_shards_keep_order_by_key(redis: PrivateServer, environment: E
     for customer in range(5):
         of_customer = [number for topic, number in handled if topic == f"user:{customer}"]
         assert of_customer == sorted(of_customer)
+
+
+def test_a_channel_that_must_be_signed_takes_nothing_else(redis: PrivateServer, environment: Environment) -> None:
+    """With keys set, what `publish` signs is handled; a record anybody could write is a dead letter."""
+    key = "whsec_" + base64.b64encode(b"twenty-four bytes or more").decode()
+    environment |= {"BUS_SIGNING_KEYS": key, "BUS_SIGNED_CHANNELS": "orders=require"}
+    with WorkerProcess(environment) as worker:
+        redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "orders", "payload", '{"customer": 7, "number": 1}')
+        assert ask(environment, "publish", "orders", '{"customer": 7, "number": 2}')[0] == 0
+        until(lambda: numbers(redis) == [2], "the signed event")
+        assert "signature: there is none" in ask(environment, "deadletter", "list")[1]
+        assert worker.stop() == 0
+        assert key not in worker.text

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import base64
 from dataclasses import replace
 
 import pytest
 
+from worker.commands import config
 from worker.settings import CACHE_VARIABLES, CannotStart, Settings, declared
 
 WRONG = {
@@ -19,6 +22,7 @@ WRONG = {
     "CACHE_MAX_STALENESS": "soon",
     "BUS_SHARDS": "0",
     "BUS_RETENTION": "400d",
+    "BUS_SIGNED_CHANNELS": "trade:*=perhaps",
     "HANDLERS": "my-handlers",
     "SCHEDULES": "a..b",
     "CACHE": "tradesense.views",
@@ -82,6 +86,29 @@ def test_secrets_do_not_show() -> None:
     """Printing the settings, as a traceback or a debugger does, shows no password."""
     environment = {"REDIS_URL": "redis://:s3cr3t-a@h:1/0", "DATABASE_URL": "postgres://u:s3cr3t-b@h/db"}
     assert "s3cr3t" not in repr(Settings.from_environment(environment))
+
+
+def test_signed_channels_need_a_good_key() -> None:
+    """Channels that are to be signed, with a key that is too short or none: refused, and the key is not shown."""
+    signed = {"BUS_SIGNED_CHANNELS": "trade:*=require, settings:*=warn"}
+    key = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    signatures = Settings.from_environment({**signed, "BUS_SIGNING_KEYS": key}).bus.signatures()
+    assert signatures is not None
+    assert signatures.policy("trade:updates") == "require"
+    for bad in ({}, {"BUS_SIGNING_KEYS": "whsec_c2hvcnQ="}):
+        with pytest.raises(CannotStart, match="BUS_SIGNING_KEYS") as refused:
+            Settings.from_environment({**signed, **bad})
+        assert "c2hvcnQ" not in str(refused.value)
+
+
+def test_a_key_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    """`config` shows that a key is set, and not the key."""
+    key = "whsec_" + base64.b64encode(b"k" * 24).decode()
+    settings = Settings.from_environment({"BUS_SIGNING_KEYS": key})
+    config.main(argparse.Namespace(), settings)
+    assert key not in capsys.readouterr().out
+    assert key not in repr(settings)
+    assert key not in settings.masking()(f"the key is {key}")
 
 
 def test_every_default_can_be_read() -> None:

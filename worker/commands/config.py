@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 
-from worker.masking import mask_urls
 from worker.settings import CACHE_VARIABLES, Settings, declared
 
 
@@ -25,16 +24,20 @@ def main(_asked: argparse.Namespace, settings: Settings) -> int:
 
 def _rows(settings: Settings) -> Iterator[tuple[str, str, str, str]]:
     """Yield variable, value, source, meaning."""
+    mask = settings.masking()
     for variable, (_, default, meaning) in CACHE_VARIABLES.items():
-        yield variable, *_value(settings, variable, default), meaning
+        value, source = _value(settings, variable, default)
+        yield variable, mask(value), source, meaning
     for setting in declared():
-        yield setting.variable, *_value(settings, setting.variable, setting.default), setting.meaning
+        value, source = _value(settings, setting.variable, setting.default)
+        yield setting.variable, mask(value), source, setting.meaning
 
 
 def _value(settings: Settings, variable: str, default: str) -> tuple[str, str]:
+    """Return what was written, with its secrets, and where."""
     written = settings.written.get(variable)
     if written is None:
         return default or "-", "default"
     if variable == "REDIS_URL" and "REDIS_PRIVATE_URL" in settings.written:
-        return mask_urls(written), "environment, not used: REDIS_PRIVATE_URL is"
-    return mask_urls(written), "environment"
+        return written, "environment, not used: REDIS_PRIVATE_URL is"
+    return written, "environment"

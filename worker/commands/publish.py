@@ -25,5 +25,5 @@ def main(asked: argparse.Namespace, settings: Settings) -> int:
 
 async def _publish(asked: argparse.Namespace, payload: bytes, settings: Settings) -> str:
     async with connected(settings.cache) as cache:
-        bus = Bus(cache.link, shards=settings.bus.shards)
+        bus = Bus(cache.link, shards=settings.bus.shards, signatures=settings.bus.signatures())
         return await bus.publish(asked.channel, payload, key=asked.key, id=asked.id)
