@@ -1,8 +1,8 @@
 """Runs jobs: every worker sees every fire time, one script gives it to exactly one of them, with the lease.
 
-Claim and lease are one record, so there is no moment in which one exists without the other. `started` is a second step,
-fenced by the token, right before the body: a worker that was stopped in between does not start what another one has
-taken over by then.
+A run in order: claimed (fire time and lease in one step); the jitter is slept; started (a second step, refused to
+whoever was replaced meanwhile); the body, its lease renewed at a third of its length; finished. A worker that is
+stopped hands its runs back. The runs of one that died are found by the others when the lease ends.
 """
 
 from __future__ import annotations
@@ -13,56 +13,28 @@ import logging
 import secrets
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
-import msgspec
-
-from cachebus.errors import ServerError
-from cachebus.link import Link
-from cachebus.schedules import LATE_MS, Job
+from cachebus.errors import ConfigurationError, ServerError, Unavailable
+from cachebus.jobs import Jobs, JobStatus, Run
+from cachebus.link import Link, now_s
+from cachebus.schedules import Job
 from cachebus.warming import Warm
+from cachebus.wire import Wire
+
+__all__ = ["JobStatus", "Run", "Scheduler"]
 
 log = logging.getLogger("cachebus")
 
 LEASE_MS = 15_000
 """A dead worker's run is started again after this long; a living one renews at a third of it."""
 LOOK_S = 1.0
-"""How often runs whose worker died are looked for, and at least how often the clock is."""
+"""How often runs whose worker died are looked for, and the server's time is compared."""
+AGAIN_S = 0.25
+"""How soon a step is repeated whose answer was lost."""
+BUDGET = 0.9
+"""Of `max_run`: warming ends by itself before it would be cancelled."""
 LONGEST_ERROR = 2_000
-
-
-class JobStatus(msgspec.Struct, frozen=True):
-    """What is known of a job, everywhere the same. Times are microseconds of the server's clock; None: never yet."""
-
-    name: str
-    when: str
-    state: str
-    next_us: int | None
-    last_fire: int | None = None
-    holder: str = ""
-    attempt: int = 0
-    started: int | None = None
-    finished: int | None = None
-    duration_ms: float = 0.0
-    outcome: str = ""
-    error: str = ""
-    progress: str = ""
-    paused: bool = False
-    runs: int = 0
-    overlaps: int = 0
-    misfires: int = 0
-    deaths: int = 0
-
-
-class Run:
-    """One run of a job that this worker holds."""
-
-    def __init__(self, job: Job, token: str, fence: int, fire_us: int) -> None:
-        self.job = job
-        self.token = token
-        self.fence = fence
-        self.fire_us = fire_us
-        self.progress = ""
 
 
 class Scheduler:
@@ -78,172 +50,240 @@ class Scheduler:
         lease_ms: int = LEASE_MS,
     ) -> None:
         self._link = link
-        self.jobs = {job.name: job for job in jobs}
-        self._worker = worker or f"worker-{secrets.token_hex(4)}"
-        self._warm = warm
-        self._lease_ms = lease_ms
+        self.jobs: dict[str, Job] = {}
+        for job in jobs:
+            if self.jobs.setdefault(job.name, job) is not job:
+                raise ConfigurationError(f"two jobs are called {job.name!r}; give one of them name=")
+        self._id = secrets.token_hex(8)
+        self._store = Jobs(link, holder=worker or f"worker-{self._id}", lease_ms=lease_ms)
+        self._warm = warm or (lambda run: Warm(link, run.say, run.marks, budget=run.job.max_run_ms * BUDGET / 1000))
+        self._lease_s = lease_ms / 1000
         self._settled: dict[str, int] = {}
-        """The newest fire time of each job that somebody has taken, as far as this worker knows."""
-        self._runs: dict[str, asyncio.Task[None]] = {}
+        """The newest fire time of each job of which this worker knows that nobody needs to take it any more."""
+        self._refused: dict[str, str] = {}
+        self._ahead_us = 0
+        self._runs: dict[Run, asyncio.Task[None]] = {}
         self._draining = False
         self.started = 0
+        """Bodies begun by this worker."""
 
     async def run(self) -> None:
-        """Claim and run what falls due, until cancelled; the runs under way are cancelled with it."""
+        """Claim and run what falls due, until cancelled; the runs under way are handed back then."""
+        self._link.welcomes.append(self._welcome)
+        greeted = False
         try:
             while True:
                 try:
                     await self._link.store.ready()
-                    await self._look()
+                    greeted = greeted or await self._greet(self._link.store.call)
+                    pause_s = await self.look()
                 except ServerError as away:
                     log.debug("schedules wait: %s", away)
-                await asyncio.sleep(self._pause_s())
+                    pause_s = LOOK_S
+                await asyncio.sleep(pause_s)
         finally:
+            self._link.welcomes.remove(self._welcome)
             for task in self._runs.values():
                 task.cancel()
             await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
     async def drain(self) -> None:
-        """Start nothing more; return when what runs has finished."""
+        """Start nothing more; return when what runs has finished. What only waits out its jitter is handed back."""
         self._draining = True
+        for run, task in self._runs.items():
+            if run.waiting:
+                task.cancel()
         await asyncio.gather(*self._runs.values(), return_exceptions=True)
 
     # -- for people -------------------------------------------------------------------------------------------------
 
     async def status(self) -> list[JobStatus]:
-        """Return what is known of every job. One round trip each. Raises: ServerError."""
-        return [await self._status(job) for job in self.jobs.values()]
+        """Return what is known of every job. One round trip. Raises: ServerError."""
+        return await asyncio.gather(*[self._store.status(job) for job in self.jobs.values()])
 
     async def pause(self, name: str, *, paused: bool = True) -> None:
         """Let fire times of a job pass (or no longer), in every worker. Raises: KeyError, ServerError."""
-        await self._link.store.call("HSET", self._key(self.jobs[name]), "paused", int(paused))
+        await self._store.pause(self.jobs[name], paused=paused)
 
     async def run_now(self, name: str) -> bool:
         """Run a job here and now, whatever the time; False where it runs already. Raises: KeyError, ServerError."""
-        return await self._claim(self.jobs[name], self._link.now_us(), now=True)
-
-    async def _status(self, job: Job) -> JobStatus:
-        reply = await self._link.store.call("HGETALL", self._key(job))
-        facts = {reply[i].decode(): reply[i + 1].decode() for i in range(0, len(reply), 2)}
-        known = {name: value for name, value in facts.items() if name in JobStatus.__struct_fields__}
-        now = self._link.now_us()
-        state = facts.get("state", "waiting")
-        about = {"name": job.name, "when": job.description, "next_us": job.times.next(now), "state": state}
-        return msgspec.convert({**known, **about, "paused": known.get("paused") == "1"}, JobStatus, strict=False)
+        job = self.jobs[name]
+        token = secrets.token_hex(12)
+        answer = await self._store.claim(job, 0, token)
+        if answer.word == "dead":
+            await self._reclaim(job)
+            answer = await self._store.claim(job, 0, token)
+        if answer.word != "ours":
+            return False
+        run = Run(job, token, answer.number, self.now_us())
+        run.waiting = False
+        self._begin(run)
+        return True
 
     # -- the clock --------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> None:
+    def now_us(self) -> int:
+        """Return the server's time, as compared at the last look; no process's wall clock takes part."""
+        return self._link.now_us() - self._ahead_us
+
+    async def look(self) -> float:
+        """Take what is due and what the dead left; return how many seconds may pass until the next look.
+
+        One round trip if nothing is. `run` does this; call it where there is another loop. Raises: ServerError.
+        """
         if self._draining:
-            return
-        now = self._link.now_us()
+            return LOOK_S
+        server_us, dead = await self._store.look()
+        self._ahead_us = self._link.now_us() - server_us
+        pause_s = LOOK_S
+        for name in dead:
+            if name in self.jobs:
+                await self._each(self.jobs[name], self._reclaim)
         for job in self.jobs.values():
-            fire = job.times.last(now)
+            fire = job.times.last(self.now_us())
             if fire is not None and fire > self._settled.get(job.name, 0):
-                await self._claim(job, fire)
-        await self._take_over(now)
+                pause_s = min(pause_s, await self._each(job, self._take))
+        upcoming = [fire for job in self.jobs.values() if (fire := job.times.next(self.now_us())) is not None]
+        return max(0.0, min([pause_s, *[(fire - self.now_us()) / 1e6 for fire in upcoming]]))
 
-    def _pause_s(self) -> float:
-        """Sleep until the next fire time, but look for the dead each second."""
-        now = self._link.now_us()
-        upcoming = [fire for job in self.jobs.values() if (fire := job.times.next(now)) is not None]
-        return max(0.005, min(LOOK_S, *[(fire - now) / 1e6 for fire in upcoming])) if upcoming else LOOK_S
+    async def _each(self, job: Job, act: Callable[[Job], Awaitable[float]]) -> float:
+        """Do something to one job; what the server refuses for it is no reason to leave the others alone."""
+        try:
+            pause_s = await act(job)
+        except Unavailable:
+            raise
+        except ServerError as refused:
+            if self._refused.get(job.name) != str(refused):
+                log.error("%s: the server refuses: %s", job.name, refused)  # noqa: TRY400 - told once, not a bug here
+                self._refused[job.name] = str(refused)
+            return LOOK_S
+        self._refused.pop(job.name, None)
+        return pause_s
 
-    async def _claim(self, job: Job, fire_us: int, *, now: bool = False) -> bool:
-        token = secrets.token_hex(12)
-        late_ms = LATE_MS + job.jitter_ms if job.misfire == "skip" else -1
-        keys = (self._key(job), self._link.names.bus("jobs", "running"), self._link.names.ledger)
-        args = (fire_us, token, self._lease_ms, self._worker, late_ms, int(now))
-        word, number = await self._link.store.run("claim_job", keys, args)
-        if word == b"early":  # our idea of the server's time is ahead: come back
-            return False
-        if not now:
-            self._settled[job.name] = fire_us
-        if word == b"ours":
-            self._begin(Run(job, token, int(number), fire_us))
-        elif word in (b"overlap", b"misfire"):
-            log.warning("%s: fire time passed over: %s", job.name, word.decode())
-        return bool(word == b"ours")
+    async def _take(self, job: Job) -> float:
+        """Claim the newest fire time of a job; return in how many seconds to ask again if it cannot be said yet."""
+        fire = job.times.last(self.now_us())
+        assert fire is not None  # noqa: S101 - it is due
+        token = f"{self._id}:{fire}"  # the same when the answer is lost and the question repeated
+        answer = await self._store.claim(job, fire, token)
+        if answer.word == "dead":
+            await self._reclaim(job)
+            answer = await self._store.claim(job, fire, token)
+        if answer.word in ("early", "dead"):
+            return min(LOOK_S, max(1, answer.number) / 1000)
+        self._settled[job.name] = fire
+        if answer.word == "ours":
+            self._begin(Run(job, token, answer.number, fire))
+        elif answer.word in ("overlap", "misfire"):
+            log.warning("%s: a fire time was passed over: %s", job.name, answer.word)
+        return LOOK_S
 
-    async def _take_over(self, now_us: int) -> None:
-        """Start once more what a dead worker had begun."""
-        running = self._link.names.bus("jobs", "running")
-        for key in await self._link.store.call("ZRANGEBYSCORE", running, "-inf", now_us):
-            job = next((job for job in self.jobs.values() if self._key(job).encode() == key), None)
-            if job is None:
-                continue
-            token = secrets.token_hex(12)
-            args = (token, self._lease_ms, self._worker, 2 if job.on_death == "rerun" else 1)
-            word, number = await self._link.store.run("reclaim_job", (self._key(job), running), args)
-            if word == b"ours":
-                log.warning("%s: its worker died; started once more", job.name)
-                self._begin(Run(job, token, int(number), now_us))
-            elif word == b"died":
-                log.error("%s: its worker died again; not started any more for this fire time", job.name)
+    async def _reclaim(self, job: Job) -> float:
+        """Start once more what a dead worker had begun, if that may be."""
+        found = await self._store.reclaim(job, secrets.token_hex(12))
+        if isinstance(found, Run):
+            log.warning("%s: its worker died or was stopped; started once more", job.name)
+            self._begin(found)
+        elif found == "died":
+            log.error("%s: its worker died; this fire time is not started again", job.name)
+        return LOOK_S
 
     # -- a run ------------------------------------------------------------------------------------------------------
 
     def _begin(self, run: Run) -> None:
         task = asyncio.create_task(self._run(run), name=f"job {run.job.name}")
-        self._runs[run.token] = task
-        task.add_done_callback(lambda _: self._runs.pop(run.token, None))
+        self._runs[run] = task
+        task.add_done_callback(lambda _: self._runs.pop(run, None))
 
     async def _run(self, run: Run) -> None:
-        """Wait out the jitter, take the second step, run the body under a renewed lease, say how it went."""
-        body: asyncio.Task[None] = asyncio.create_task(self._body(run))
-        renewal = asyncio.create_task(self._renew(run, body))
-        began = time.perf_counter()
-        error = ""
+        """Run the body under a renewed lease, and say how it went."""
+        lease = asyncio.create_task(self._keep_lease(run))
+        body = asyncio.create_task(self._body(run))
         try:
-            await asyncio.wait_for(asyncio.shield(body), run.job.max_run_ms / 1000)
-        except TimeoutError:
-            error = f"cancelled after {run.job.max_run_ms / 1000:g} s (max_run)"
+            await asyncio.wait((lease, body), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            if not body.cancelled():
-                raise
-            error = "the lease was lost; cancelled"
-        except Exception as failed:  # noqa: BLE001 - whatever a job raises is its outcome
-            error = "".join(traceback.format_exception(failed))[-LONGEST_ERROR:]
-            log.warning("%s failed: %r", run.job.name, failed)
-        finally:
-            renewal.cancel()
-            body.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await body
-        with contextlib.suppress(ServerError):
-            await self._step(run, "failed" if error else "done", error, (time.perf_counter() - began) * 1000)
+            await _end(body)
+            await _end(lease)
+            with contextlib.suppress(ServerError):  # then the lease runs out
+                await (self._store.release(run) if body.cancelled() else self._finish(run, body))
+            raise
+        lost = not body.done()
+        await _end(body)
+        await _end(lease)
+        if lost or not run.began:
+            log.warning("%s: the lease was lost; its run was ended", run.job.name)
+        elif not await self._until_answered(lambda: self._finish(run, body)):
+            log.warning("%s: another worker took it over before its end was noted", run.job.name)
 
-    async def _body(self, run: Run) -> None:
-        late_ms = (self._link.now_us() - run.fire_us) / 1000
-        await asyncio.sleep(max(0.0, run.job.delay_ms(run.fire_us) - late_ms) / 1000)
-        if not await self._step(run, "start"):
-            raise asyncio.CancelledError
+    async def _finish(self, run: Run, body: asyncio.Task[str]) -> bool:
+        error = "it was cancelled from within" if body.cancelled() else body.result()
+        return await self._store.finish(run, error, (time.perf_counter() - run.began) * 1000)
+
+    async def _body(self, run: Run) -> str:
+        """Wait out the jitter, take the second step, call the function; return what went wrong, '' if nothing did."""
+        job = run.job
+        if run.waiting:
+            late_ms = (self.now_us() - run.fire_us) / 1000
+            await asyncio.sleep(max(0.0, job.delay_ms(run.fire_us) - late_ms) / 1000)
+            run.waiting = False
+        if not await self._until_answered(lambda: self._store.start(run)):
+            return ""
+        run.began = time.perf_counter()
         self.started += 1
-        if run.job.wants_warm:
-            assert self._warm is not None, "a job that wants `warm` needs a cache"  # noqa: S101 - refused at start
-            await run.job.function(warm=self._warm(run))
-        else:
-            await run.job.function()
+        try:
+            async with asyncio.timeout(job.max_run_ms / 1000) as limit:
+                await (job.function(warm=self._warm(run)) if job.wants_warm else job.function())
+        except Exception as failed:  # noqa: BLE001 - whatever a job raises is its outcome
+            if limit.expired():
+                log.warning("%s was cancelled after max_run, %g s", job.name, job.max_run_ms / 1000)
+                return f"cancelled after {job.max_run_ms / 1000:g} s (max_run)"
+            log.warning("%s failed: %r", job.name, failed)
+            return "".join(traceback.format_exception(failed))[-LONGEST_ERROR:]
+        return ""
 
-    async def _renew(self, run: Run, body: asyncio.Task[None]) -> None:
-        """Keep the lease; a lease that is lost, or could not be renewed for its whole length, ends the body."""
-        renewed = time.monotonic()
+    async def _keep_lease(self, run: Run) -> None:
+        """Renew the lease; return when it is lost, or could not be renewed for its whole length."""
+        renewed, pause_s = now_s(), self._lease_s / 3
         while True:
-            await asyncio.sleep(self._lease_ms / 3000)
+            await asyncio.sleep(pause_s)
+            asked = now_s()
             try:
-                if not await self._step(run, "renew"):
-                    break
-                renewed = time.monotonic()
+                if not await self._store.renew(run):
+                    return
+                renewed, pause_s = asked, self._lease_s / 3
             except ServerError:
-                if (time.monotonic() - renewed) * 1000 > self._lease_ms:
-                    break
-        log.warning("%s: the lease was lost", run.job.name)
-        body.cancel()
+                if asked - renewed > self._lease_s:
+                    return
+                pause_s = min(AGAIN_S, self._lease_s / 3)
 
-    async def _step(self, run: Run, step: str, error: str = "", duration_ms: float = 0.0) -> bool:
-        keys = (self._key(run.job), self._link.names.bus("jobs", "running"))
-        args = (run.token, self._lease_ms, step, error, f"{duration_ms:.1f}", run.progress)
-        return bool(await self._link.store.run("keep_job", keys, args))
+    async def _until_answered(self, step: Callable[[], Awaitable[bool]]) -> bool:
+        """Repeat a step of a run until the server has said yes or no."""
+        while True:
+            try:
+                return await step()
+            except ServerError as unanswered:
+                log.debug("a step of a run is repeated: %s", unanswered)
+                await asyncio.sleep(AGAIN_S)
 
-    def _key(self, job: Job) -> str:
-        return self._link.names.bus("job", job.name)
+    # -- the server -------------------------------------------------------------------------------------------------
+
+    async def _welcome(self, wire: Wire) -> None:
+        """On a new connection, before anyone uses it: does the server still know what was taken?"""
+        try:
+            await self._greet(wire.call)
+        except ServerError as refused:
+            if wire.lost.done():
+                raise
+            log.warning("schedules could not greet the server: %s", refused)
+
+    async def _greet(self, call: Callable[..., Awaitable[int]]) -> bool:
+        forgotten = await self._store.greet(call, self._settled)
+        if forgotten:
+            log.warning("the server had forgotten the last fire time of %d jobs; they are not started again", forgotten)
+        return True
+
+
+async def _end(task: asyncio.Task[None] | asyncio.Task[str]) -> None:
+    """Cancel a task and wait until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

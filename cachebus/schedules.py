@@ -1,97 +1,35 @@
 """Schedules: what runs, and when. `@every`, `@cron` and `@daily` make jobs; that line is the whole policy. Pure.
 
-A fire time is a moment of the UTC epoch that every worker computes alike: `@every("90s")` fires at multiples of 90 s,
-not 90 s after some process started. Who may run it is decided elsewhere (`scheduler.py`), once per fire time.
+A fire time is a moment that every worker computes alike (`firetimes.py`). Who may run it is decided elsewhere
+(`scheduler.py`), once per fire time. There is no registry: a loader looks for `Job` objects in modules.
 """
 
 from __future__ import annotations
 
-import datetime
 import inspect
+import re
 import zlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Literal, NamedTuple, Protocol
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
-from apscheduler.triggers.cron import CronTrigger
+from typing import Any, Literal, NamedTuple
 
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
+from cachebus.firetimes import Calendar, Slots, Times
 
 Misfire = Literal["skip", "once"]
 OnDeath = Literal["rerun", "skip"]
+Function = Callable[..., Awaitable[Any]]
 
-MAX_RUN = "10m"
-"""A run that takes longer is cancelled; it would otherwise hold its job for ever."""
+LONGEST_RUN_MS = 600_000
+"""A run without `max_run` is cancelled after this, or before its next fire time where that comes earlier."""
+SHORTEST_INTERVAL_MS = 1_000
+"""Workers look at the clock, and for the runs of dead workers, once a second."""
 LATE_MS = 30_000
 """A fire time this long past is a misfire: no worker was there to take it."""
-LOOK_BACK_S = (60, 600, 3_600, 86_400, 8 * 86_400, 32 * 86_400, 367 * 86_400)
-"""How far back the newest past fire time of a cron expression is searched, step by step."""
 
-_US = 1_000_000
-
-
-class Times(Protocol):
-    """When a job fires. Microseconds of the UTC epoch."""
-
-    def last(self, now_us: int) -> int | None:
-        """Return the newest fire time at or before *now_us*."""
-        ...
-
-    def next(self, now_us: int) -> int | None:
-        """Return the first fire time after *now_us*."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Slots:
-    """Every so often: multiples of the interval since 1970."""
-
-    interval_us: int
-
-    def last(self, now_us: int) -> int:
-        """Return the slot we are in."""
-        return now_us - now_us % self.interval_us
-
-    def next(self, now_us: int) -> int:
-        """Return the next slot."""
-        return self.last(now_us) + self.interval_us
-
-
-class Calendar:
-    """A cron expression in a time zone.
-
-    A local time that a change of clocks skips fires right after the gap. One that comes twice fires at its first
-    coming, unless the expression means every hour.
-    """
-
-    def __init__(self, expression: str, zone: str) -> None:
-        self._zone = ZoneInfo(zone)
-        self._every_hour = expression.split()[1:2] == ["*"] or "*/" in "".join(expression.split()[1:2])
-        self._trigger = CronTrigger.from_crontab(expression, timezone=self._zone)
-
-    def last(self, now_us: int) -> int | None:
-        """Return the newest fire time at or before *now_us*, at most a year back."""
-        for back_s in LOOK_BACK_S:
-            fire = self.next(now_us - back_s * _US - 1)
-            if fire is None or fire > now_us:
-                continue
-            while (later := self.next(fire)) is not None and later <= now_us:
-                fire = later
-            return fire
-        return None
-
-    def next(self, now_us: int) -> int | None:
-        """Return the first fire time after *now_us*."""
-        second: int = now_us // _US + 1
-        while fire := self._trigger.get_next_fire_time(None, datetime.datetime.fromtimestamp(second, self._zone)):
-            second = round(fire.timestamp())
-            if not fire.fold or self._every_hour:
-                return second * _US
-            second += 1
-        return None
+_TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +37,7 @@ class Job:
     """A function with its times and its policy. Calling it calls the function."""
 
     name: str
-    function: Callable[..., Awaitable[Any]]
+    function: Function
     times: Times
     description: str
     """When it fires, as written."""
@@ -117,6 +55,16 @@ class Job:
         """Return how long the winner waits after *fire_us*: the same in every worker, spread over `jitter_ms`."""
         return zlib.crc32(f"{self.name}@{fire_us}".encode()) % self.jitter_ms if self.jitter_ms else 0
 
+    @property
+    def late_ms(self) -> int:
+        """How long after a fire time it may still start; -1: however late."""
+        return LATE_MS + self.jitter_ms if self.misfire == "skip" else -1
+
+    @property
+    def most_starts(self) -> int:
+        """How often one fire time may be started: again after a death, or not."""
+        return 2 if self.on_death == "rerun" else 1
+
 
 def every(
     interval: Duration,
@@ -124,19 +72,28 @@ def every(
     jitter: Duration | None = None,
     misfire: Misfire = "skip",
     on_death: OnDeath = "rerun",
-    max_run: Duration = MAX_RUN,
+    max_run: Duration | None = None,
     name: str | None = None,
-) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
+) -> Callable[[Function], Job]:
     """Run a coroutine function each *interval*, in one worker at a time, started exactly once per slot.
 
-    jitter: spread the start over this long. misfire: what becomes of slots while no worker was there: `skip` them, or
-    run `once` for the newest. on_death: a run whose worker died is started once more, or not. max_run: cancel it then.
+    Slots are multiples of the interval since 1970: `@every("90s")` does not depend on when a worker started.
+
+    jitter: the winner waits up to this long, as long for the same slot in every worker.
+    misfire: fire times of a downtime are passed over (`skip`), or the newest of them is run (`once`).
+    on_death: a run whose worker died is started once more (`rerun`), or not (`skip`).
+    max_run: a run is cancelled after this; without it before the next fire time, after ten minutes at most.
+    name: what people call the job; without it `module.function`.
     The function takes nothing, or a `Warm` in a parameter called `warm`.
 
-    Raises: ConfigurationError naming what cannot work.
+    Raises: ConfigurationError that lists everything that cannot work.
     """
-    times = Slots(milliseconds(interval, "every") * 1000)
-    return _job(times, f"every {interval}", _Options(jitter, misfire, on_death, max_run, name))
+    interval_ms = milliseconds(interval, "every")
+    if interval_ms < SHORTEST_INTERVAL_MS:
+        raise ConfigurationError(f"every: {interval!r} is shorter than a second")
+    return _decorator(
+        Slots(interval_ms * 1000), f"every {interval}", _Options(jitter, misfire, on_death, max_run, name)
+    )
 
 
 def cron(  # noqa: PLR0913 - the decorator line is the whole policy
@@ -146,19 +103,15 @@ def cron(  # noqa: PLR0913 - the decorator line is the whole policy
     jitter: Duration | None = None,
     misfire: Misfire = "skip",
     on_death: OnDeath = "rerun",
-    max_run: Duration = MAX_RUN,
+    max_run: Duration | None = None,
     name: str | None = None,
-) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
+) -> Callable[[Function], Job]:
     """Run a coroutine function at the times of a crontab *expression* (`*/5 9-16 * * mon-fri`) in *zone*.
 
-    Options and errors: as `every`.
+    What becomes of a time that a change of clocks skips or doubles: see `Calendar`. Options and errors: as `every`.
     """
-    try:
-        times = Calendar(expression, zone)
-    except (ZoneInfoNotFoundError, ValueError) as bad:
-        what = "zone" if isinstance(bad, ZoneInfoNotFoundError) else "cron"
-        raise ConfigurationError(f"{what}: {zone if what == 'zone' else expression!r}: {bad}") from None
-    return _job(times, f"cron {expression} {zone}", _Options(jitter, misfire, on_death, max_run, name))
+    options = _Options(jitter, misfire, on_death, max_run, name)
+    return _decorator(Calendar(expression, zone), f"cron {expression} {zone}", options)
 
 
 def daily(  # noqa: PLR0913 - the decorator line is the whole policy
@@ -168,22 +121,35 @@ def daily(  # noqa: PLR0913 - the decorator line is the whole policy
     jitter: Duration | None = None,
     misfire: Misfire = "once",
     on_death: OnDeath = "rerun",
-    max_run: Duration = MAX_RUN,
+    max_run: Duration | None = None,
     name: str | None = None,
-) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
-    """Run a coroutine function each day at *time* ("06:30") of *zone*. Options and errors: as `every`."""
-    hour, _, minute = time.partition(":")
-    if not (hour.isdigit() and minute.isdigit()):
+) -> Callable[[Function], Job]:
+    """Run a coroutine function each day at *time* ("06:30") of *zone*, later that day if no worker was there then.
+
+    Once on every day, also when the clocks change. Options and errors: as `every`.
+    """
+    read = _TIME_OF_DAY.fullmatch(time)
+    if read is None:
         raise ConfigurationError(f'daily: {time!r} is not a time of day; write it as "06:30"')
-    return cron(
-        f"{int(minute)} {int(hour)} * * *",
-        zone=zone,
-        jitter=jitter,
-        misfire=misfire,
-        on_death=on_death,
-        max_run=max_run,
-        name=name,
-    )
+    options = _Options(jitter, misfire, on_death, max_run, name)
+    return _decorator(Calendar(f"{int(read[2])} {int(read[1])} * * *", zone), f"daily {time} {zone}", options)
+
+
+def find_jobs(modules: Iterable[ModuleType]) -> tuple[Job, ...]:
+    """Return the jobs that *modules* hold, in the order they are written; one imported twice counts once.
+
+    Raises: ConfigurationError that lists every name shared by two jobs.
+    """
+    found: dict[str, Job] = {}
+    shared: dict[str, None] = {}
+    for module in modules:
+        for value in vars(module).values():
+            if isinstance(value, Job) and found.setdefault(value.name, value) is not value:
+                shared[value.name] = None
+    if shared:
+        names = ", ".join(repr(name) for name in shared)
+        raise ConfigurationError(f"two jobs are called {names}; give one of them name=")
+    return tuple(found.values())
 
 
 class _Options(NamedTuple):
@@ -192,42 +158,45 @@ class _Options(NamedTuple):
     jitter: Duration | None
     misfire: Misfire
     on_death: OnDeath
-    max_run: Duration
+    max_run: Duration | None
     name: str | None
 
 
-def _job(times: Times, description: str, options: _Options) -> Callable[[Callable[..., Awaitable[Any]]], Job]:
-    jitter, misfire, on_death, max_run, name = options
-
-    def decorate(function: Callable[..., Awaitable[Any]]) -> Job:
-        title = name or f"{function.__module__}.{function.__qualname__}"
-        what = f"job {title!r}"
-        if not inspect.iscoroutinefunction(function):
-            raise ConfigurationError(f"{what}: must be `async def`")
-        parameters = set(inspect.signature(function).parameters)
-        if parameters - {"warm"}:
-            raise ConfigurationError(f"{what}: takes nothing, or one parameter called `warm`, not {sorted(parameters)}")
-        if misfire not in ("skip", "once"):
-            raise ConfigurationError(f"{what}: misfire {misfire!r} is neither 'skip' nor 'once'")
-        if on_death not in ("rerun", "skip"):
-            raise ConfigurationError(f"{what}: on_death {on_death!r} is neither 'rerun' nor 'skip'")
-        jitter_ms = 0 if jitter is None else milliseconds(jitter, f"{what}: jitter")
-        if isinstance(times, Slots) and jitter_ms * 1000 >= times.interval_us:
-            raise ConfigurationError(f"{what}: jitter {jitter!r} must be shorter than the interval")
-        max_run_ms = milliseconds(max_run, f"{what}: max_run")
-        return Job(title, function, times, description, jitter_ms, misfire, on_death, max_run_ms, "warm" in parameters)
+def _decorator(times: Times, description: str, options: _Options) -> Callable[[Function], Job]:
+    def decorate(function: Function) -> Job:
+        name = options.name or f"{function.__module__}.{function.__qualname__}"
+        shortest_ms = times.shortest_us // 1000
+        jitter_ms = 0 if options.jitter is None else milliseconds(options.jitter, f"job {name!r}: jitter")
+        longest_ms = max(1, min(LONGEST_RUN_MS, (shortest_ms - jitter_ms) * 9 // 10))
+        max_run_ms = longest_ms if options.max_run is None else milliseconds(options.max_run, f"job {name!r}: max_run")
+        problems = [*_problems_of(function), *_problems_with(options, jitter_ms, max_run_ms, shortest_ms)]
+        if problems:
+            raise ConfigurationError(f"job {name!r}: " + "; ".join(problems))
+        wants_warm = "warm" in inspect.signature(function).parameters
+        return Job(
+            name, function, times, description, jitter_ms, options.misfire, options.on_death, max_run_ms, wants_warm
+        )
 
     return decorate
 
 
-def find_jobs(modules: Iterable[ModuleType]) -> tuple[Job, ...]:
-    """Return the jobs that *modules* hold, in the order they are written; one imported twice counts once.
+def _problems_of(function: Function) -> Iterator[str]:
+    if not inspect.iscoroutinefunction(function):
+        yield "must be `async def`"
+    parameters = set(inspect.signature(function).parameters)
+    if parameters - {"warm"}:
+        yield f"takes nothing, or one parameter called `warm`, not {sorted(parameters)}"
 
-    Raises: ConfigurationError when two jobs have one name.
-    """
-    found: dict[str, Job] = {}
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, Job) and found.setdefault(value.name, value) is not value:
-                raise ConfigurationError(f"two jobs are called {value.name!r}; give one of them name=")
-    return tuple(found.values())
+
+def _problems_with(options: _Options, jitter_ms: int, max_run_ms: int, shortest_ms: int) -> Iterator[str]:
+    if options.misfire not in ("skip", "once"):
+        yield f"misfire {options.misfire!r} is neither 'skip' nor 'once'"
+    if options.on_death not in ("rerun", "skip"):
+        yield f"on_death {options.on_death!r} is neither 'rerun' nor 'skip'"
+    if jitter_ms >= shortest_ms:
+        yield f"jitter {options.jitter!r} is not shorter than the {shortest_ms / 1000:g} s between two fire times"
+    elif jitter_ms + max_run_ms > shortest_ms:
+        yield (
+            f"max_run {options.max_run!r}, after the jitter, is longer than the {shortest_ms / 1000:g} s "
+            "between two fire times: it would refuse its own next run"
+        )

@@ -6,144 +6,228 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import ConfigurationError, ServerError
+from cachebus.errors import ConfigurationError, ServerError, Unavailable
 from cachebus.link import Link
-from cachebus.popularity import popular
+from cachebus.popularity import popular, recently_active
 from cachebus.view import View
 
 log = logging.getLogger("cachebus")
 
-BASELINE_LOADS = 8
-"""The first loads say how fast the database is when it is not busy."""
+WINDOW = 8
+"""Loads whose median is one measurement: one slow load says nothing."""
 SLOWER = 2.0
-"""Loads this much slower than the first ones: it is busy, half as many at a time."""
-FASTER_AFTER = 20
-"""So many loads at normal speed, and one more at a time is tried."""
+"""Loads this much slower than the fastest measurement: the database is busy."""
+MOST_FAILURES = 5
+"""So many loads failing in a row: what is wrong is not the arguments."""
+
+Arguments = tuple[Any, ...]
 
 
-@dataclass(slots=True)
 class Warmth:
     """How far a warming has come."""
 
-    total: int
-    fresh: int = 0
-    """Were there already; cost one round trip each."""
-    loaded: int = 0
-    failed: int = 0
-    stopped: str = ""
-    """Why it ended early, '' if it did not."""
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.resumed = 0
+        """Were seen to before, by a worker that could not finish this run."""
+        self.fresh = 0
+        """Were there already, or are being loaded by somebody else; one round trip each."""
+        self.loaded = 0
+        self.failed = 0
+        self.stopped = ""
+        """Why it ended early, '' if it did not."""
+
+    @property
+    def done(self) -> int:
+        """How many were seen to."""
+        return self.resumed + self.fresh + self.loaded + self.failed
 
     def __str__(self) -> str:
-        done = self.fresh + self.loaded + self.failed
-        failed = f", {self.failed} failed" if self.failed else ""
-        return f"{done}/{self.total} ({self.loaded} loaded, {self.fresh} fresh{failed})" + (
-            f", stopped: {self.stopped}" if self.stopped else ""
-        )
+        parts = [f"{self.loaded} loaded", f"{self.fresh} fresh"]
+        parts += [f"{count} {what}" for count, what in ((self.resumed, "before"), (self.failed, "failed")) if count]
+        stopped = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"{self.done}/{self.total} ({', '.join(parts)}){stopped}"
 
 
 class Pace:
-    """How many loads at a time: halves when they take twice as long, grows back one by one. Pure."""
+    """How many loads at a time, and when the next may begin. Pure: seconds of any clock are arguments.
 
-    def __init__(self, most: int) -> None:
+    Halves when loads take twice as long as they did at their fastest, grows by one when they do not.
+    """
+
+    def __init__(self, most: int, per_second: float) -> None:
         self.most = self.now = most
-        self._first: list[float] = []
-        self._usual = 0.0
-        self._recent = 0.0
-        self._good = 0
+        self.next_at = 0.0
+        self._per_second = per_second
+        self._window: list[float] = []
+        self._fastest = float("inf")
 
-    def took(self, seconds: float) -> None:
-        """Take note of one load."""
-        if len(self._first) < BASELINE_LOADS:
-            self._first.append(seconds)
-            self._usual = self._recent = sorted(self._first)[len(self._first) // 2]
+    def loaded(self, took: float, now: float, draw: float) -> None:
+        """Take note of one load; *draw* in [0, 1) is its jitter."""
+        self.next_at = max(self.next_at, now) + (0.5 + draw) / self._per_second
+        self._window.append(took)
+        if len(self._window) < WINDOW:
             return
-        self._recent += 0.25 * (seconds - self._recent)
-        if self._recent > self._usual * SLOWER:
-            self.now, self._good, self._recent = max(1, self.now // 2), 0, self._usual
-        else:
-            self._good += 1
-            if self._good >= FASTER_AFTER and self.now < self.most:
-                self.now, self._good = self.now + 1, 0
+        median = sorted(self._window)[WINDOW // 2]
+        self._window.clear()
+        if median > SLOWER * self._fastest:
+            self.now = max(1, self.now // 2)
+        elif self.now < self.most:
+            self.now += 1
+        self._fastest = min(self._fastest, median)
 
 
 class Warm:
-    """What a schedule warms with: `await warm(view, arguments, per_second=50)`."""
+    """What a schedule warms with: `await warm(view, arguments, per_second=50)`.
 
-    def __init__(self, link: Link, said: Callable[[str], None] | None = None) -> None:
+    *said* is told of the progress, *marks* outlive the worker: with those of a run that was broken off, warming goes
+    on where it stopped. After *budget* no warming begins another load.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        said: Callable[[str], None] | None = None,
+        marks: dict[str, tuple[int, int]] | None = None,
+        *,
+        budget: Duration | None = None,
+    ) -> None:
         self._link = link
         self._said = said or (lambda _progress: None)
+        self._marks = marks if marks is not None else {}
+        self._ends = float("inf") if budget is None else time.monotonic() + milliseconds(budget, "budget") / 1000
+        self._begun = 0
 
-    async def popular(self, view: View[Any, Any], limit: int = 500) -> list[tuple[Any, ...]]:
-        """Return the arguments *view* was most asked for lately, by all processes, the most wanted first."""
-        found = await popular(self._link, view.name, limit)
-        arguments = []
-        for encoded in found:
-            try:
-                arguments.append(view.decode_arguments(encoded))
-            except (TypeError, ValueError):  # noted by a process with another version of the view
-                continue
-        return arguments
+    async def popular(self, view: View[..., Any], limit: int = 500) -> list[Arguments]:
+        """Return the arguments *view* was most read with lately, by all processes, the most read first.
+
+        A read half an hour ago counts half. Raises: ServerError.
+        """
+        return _decoded(view, await popular(self._link, view.name, limit))
+
+    async def recently_active(self, view: View[..., Any], within: Duration = "1h", limit: int = 500) -> list[Arguments]:
+        """Return the arguments *view* was read with *within* the last so long, the most read first.
+
+        Raises: ServerError.
+        """
+        return _decoded(view, await recently_active(self._link, view.name, within, limit))
 
     async def __call__(
-        self,
-        view: View[Any, Any],
-        arguments: Iterable[Any],
-        *,
-        per_second: float = 50,
-        concurrency: int = 4,
-        budget: Duration = "5m",
+        self, view: View[..., Any], arguments: Iterable[Any], *, per_second: float = 50, concurrency: int = 4
     ) -> Warmth:
-        """Make sure that *view* is fresh for each of *arguments* (a tuple each, or the one argument).
+        """Make sure that *view* is fresh for each of *arguments* (a tuple each, or the one argument), in their order.
 
-        In their order, at most *per_second* begun a second and *concurrency* under way, fewer when the loader slows
-        down. What is fresh is passed over, what another process loads is not loaded again. Ends early when Redis goes
-        away (what would be loaded could not be kept) or after *budget*. A load that fails is counted and passed over.
+        At most *per_second* loads a second and *concurrency* at a time, fewer while the loader is slower than it was.
+        What is fresh is passed over without using up the rate; what somebody else loads is not loaded again. A load
+        that fails is counted and passed over. Ends early when Redis goes away (what would be loaded could not be kept),
+        when nothing but failures come, and when the budget is used up.
         """
         if per_second <= 0 or concurrency < 1:
             raise ConfigurationError(f"warm {view.name!r}: per_second and concurrency must be above 0")
         calls = [item if isinstance(item, tuple) else (item,) for item in arguments]
-        warmth, pace = Warmth(len(calls)), Pace(concurrency)
-        ends = time.monotonic() + milliseconds(budget, "budget") / 1000
-        under_way: set[asyncio.Task[None]] = set()
-        try:
-            for call in calls:
-                if warmth.stopped:
-                    break
-                while len(under_way) >= pace.now:
-                    _, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
-                if time.monotonic() > ends:
-                    warmth.stopped = "the budget is used up"
-                    break
-                if not self._link.entries.up:
-                    warmth.stopped = "Redis is away"
-                    break
-                under_way.add(asyncio.create_task(self._one(view, call, warmth, pace)))
-                self._said(str(warmth))
-                await asyncio.sleep(random.uniform(0.5, 1.5) / per_second)  # noqa: S311 - jitter, not a secret
-            if under_way:
-                await asyncio.wait(under_way)
-        finally:
-            for task in under_way:
-                task.cancel()
-            self._said(str(warmth))
-        return warmth
+        self._begun += 1
+        name = f"{self._begun} {view.name}"
+        fingerprint = zlib.crc32("\n".join(view.key(*call) for call in calls).encode())
+        first, marked = self._marks.get(name, (0, 0))
 
-    async def _one(self, view: View[Any, Any], call: tuple[Any, ...], warmth: Warmth, pace: Pace) -> None:
-        started = time.perf_counter()
+        def reached(index: int) -> None:
+            self._marks[name] = (index, fingerprint)
+            self._said(f"{view.name} {warming.warmth}")
+
+        warming = _Warming(view.warm, calls, Pace(concurrency, per_second), reached, self._why_not)
+        return await warming.run(first if marked == fingerprint else 0)
+
+    def _why_not(self) -> str:
+        """Return why no further load may begin, '' if one may."""
+        if time.monotonic() > self._ends:
+            return "the budget is used up"
+        return "" if self._link.entries.up else "Redis is away"
+
+
+class _Warming:
+    """One list of calls being warmed."""
+
+    def __init__(
+        self,
+        warm: Callable[..., Awaitable[Any]],
+        calls: Sequence[Arguments],
+        pace: Pace,
+        reached: Callable[[int], None],
+        why_not: Callable[[], str],
+    ) -> None:
+        self.warmth = Warmth(len(calls))
+        self._warm = warm
+        self._calls = calls
+        self._pace = pace
+        self._reached = reached
+        self._why_not = why_not
+        self._under_way: dict[asyncio.Task[None], int] = {}
+        self._next = 0
+        self._failures = 0
+
+    async def run(self, first: int) -> Warmth:
+        """See to each call from index *first* on; cancelling it cancels the loads under way."""
+        self.warmth.resumed = self._next = first
+        self._reached(first)
         try:
-            loaded = (await view.warm(*call)).loaded
-        except ServerError:
-            warmth.stopped = "Redis is away"
+            while self._next < len(self._calls) and await self._may_begin():
+                task = asyncio.create_task(self._one(self._calls[self._next]))
+                self._under_way[task] = self._next
+                self._next += 1
+            while self._under_way:
+                await self._one_ended()
+        finally:
+            for task in self._under_way:
+                task.cancel()
+            await asyncio.gather(*self._under_way, return_exceptions=True)
+        self._reached(self._next)
+        return self.warmth
+
+    async def _may_begin(self) -> bool:
+        """Wait until one more may begin; False when none may any more."""
+        while len(self._under_way) >= self._pace.now:
+            await self._one_ended()
+        await asyncio.sleep(max(0.0, self._pace.next_at - time.monotonic()))
+        self.warmth.stopped = self.warmth.stopped or self._why_not()
+        return not self.warmth.stopped
+
+    async def _one_ended(self) -> None:
+        done, _ = await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            del self._under_way[task]
+        self._reached(min(self._under_way.values(), default=self._next))
+
+    async def _one(self, call: Arguments) -> None:
+        began = time.monotonic()
+        try:
+            loaded = (await self._warm(*call)).loaded
+        except ServerError as refused:
+            self.warmth.stopped = "Redis is away" if isinstance(refused, Unavailable) else str(refused)
         except Exception as failed:  # noqa: BLE001 - one bad load is no reason to leave the others cold
-            warmth.failed += 1
-            log.warning("warming %s%r failed: %r", view.name, call, failed)
+            self.warmth.failed += 1
+            self._failures += 1
+            if self._failures >= MOST_FAILURES:
+                self.warmth.stopped = f"{self._failures} loads in a row failed"
+            log.warning("warming with %r failed: %r", call, failed)
         else:
-            warmth.loaded += loaded
-            warmth.fresh += not loaded
+            now = time.monotonic()
+            self.warmth.loaded += loaded
+            self.warmth.fresh += not loaded
+            self._failures = 0
             if loaded:
-                pace.took(time.perf_counter() - started)
+                self._pace.loaded(now - began, now, random.random())  # noqa: S311 - jitter, not a secret
+
+
+def _decoded(view: View[..., Any], found: Iterable[bytes]) -> list[Arguments]:
+    arguments = []
+    for encoded in found:
+        try:
+            arguments.append(view.decode_arguments(encoded))
+        except (TypeError, ValueError):  # noted by a process with another version of the view
+            continue
+    return arguments

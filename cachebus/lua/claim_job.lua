@@ -1,37 +1,42 @@
 -- claim_job: give one fire time of a job to exactly one worker, and the lease with it.
--- KEYS[1] job   KEYS[2] running jobs by end of lease   KEYS[3] ledger
--- ARGV[1] fire time, us   ARGV[2] token   ARGV[3] lease_ms   ARGV[4] holder   ARGV[5] late_ms, -1 never too late
--- ARGV[6] 1: run now, whatever the time
--- returns {word, number}: 'ours' fence | 'early' ms to wait | 'taken' | 'before' (the store is younger) | 'overlap' |
---   'misfire' | 'paused'
+-- KEYS[1] job   KEYS[2] running jobs by end of lease   KEYS[3] run of the server   KEYS[4] ledger   KEYS[5] journal
+-- ARGV[1] fire time, us; 0: now, by hand, whatever the time   ARGV[2] token (again the same where the reply was lost)
+-- ARGV[3] lease, ms   ARGV[4] holder   ARGV[5] how late it may start, ms; -1: however late
+-- returns {word, number}: 'ours' fence | 'early' ms until it may be asked again | 'dead' reclaim what its worker left |
+--   'taken' | 'before' the store is younger than the fire time | 'paused' | 'overlap' | 'misfire'
+--@include ledger
 --@include job
 local job, running = KEYS[1], KEYS[2]
-local fire, now = tonumber(ARGV[1]), server_time()
-local state = redis.call('HMGET', job, 'last_fire', 'state', 'lease_until', 'paused', 'token', 'fence')
-local last, busy = tonumber(state[1]), state[2] == 'claimed' or state[2] == 'running'
-if ARGV[6] ~= '1' then
-  if fire > now then return {'early', math.ceil((fire - now) / 1000)} end
-  if last and fire <= last then return {'taken', 0} end
-  local began = tonumber(redis.call('ZSCORE', KEYS[3], '@start') or nil)
-  if began and fire < began then return {'before', 0} end
-  if state[4] == '1' then
-    redis.call('HSET', job, 'last_fire', fixed(fire))
-    return {'paused', 0}
-  end
+local by_hand, now = ARGV[1] == '0', server_time()
+local fire = by_hand and now or tonumber(ARGV[1])
+local known = redis.call('HMGET', job, 'last_fire', 'state', 'lease_until', 'paused', 'token', 'fence')
+local last, state = tonumber(known[1]), known[2]
+local busy = state == 'claimed' or state == 'running'
+if state == 'claimed' and known[5] == ARGV[2] then
+  lease(job, running, now, ARGV[3])
+  return { 'ours', known[6] }
 end
-if busy and tonumber(state[3]) > now then
+if not by_hand then
+  if fire > now then return { 'early', math.ceil((fire - now) / 1000) } end
+  if last and fire <= last then return { 'taken', 0 } end
+  local settling = settling_ms(KEYS[3], now)
+  if settling > 0 then return { 'early', settling } end
+  local _, start = open_ledger(KEYS[4], KEYS[5], 0)
+  if fire < start then return { 'before', 0 } end
+end
+if busy and tonumber(known[3]) <= now then return { 'dead', 0 } end
+if not by_hand then redis.call('HSET', job, 'last_fire', fixed(fire)) end
+if known[4] == '1' and not by_hand then return { 'paused', 0 } end
+if busy then
   redis.call('HINCRBY', job, 'overlaps', 1)
-  if ARGV[6] ~= '1' then redis.call('HSET', job, 'last_fire', fixed(fire)) end
-  return {'overlap', 0}
+  return { 'overlap', 0 }
 end
-if ARGV[6] ~= '1' and tonumber(ARGV[5]) >= 0 and now - fire > tonumber(ARGV[5]) * 1000 then
-  redis.call('HSET', job, 'last_fire', fixed(fire))
+if tonumber(ARGV[5]) >= 0 and now - fire > tonumber(ARGV[5]) * 1000 then
   redis.call('HINCRBY', job, 'misfires', 1)
-  return {'misfire', 0}
+  return { 'misfire', 0 }
 end
-local fence = math.max((tonumber(state[6]) or 0) + 1, now)
-redis.call('HSET', job, 'attempt', 1, 'token', ARGV[2], 'fence', fixed(fence), 'state', 'claimed',
-  'holder', ARGV[4], 'claimed', fixed(now), 'error', '')
-if ARGV[6] ~= '1' then redis.call('HSET', job, 'last_fire', fixed(fire)) end
+local fence = fixed(math.max((tonumber(known[6]) or 0) + 1, now))
+redis.call('HSET', job, 'state', 'claimed', 'fire', fixed(fire), 'attempt', 0, 'token', ARGV[2], 'fence', fence,
+  'holder', ARGV[4], 'claimed', fixed(now), 'error', '', 'progress', '', 'marks', '')
 lease(job, running, now, ARGV[3])
-return {'ours', fixed(fence)}
+return { 'ours', fence }

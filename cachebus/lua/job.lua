@@ -1,16 +1,23 @@
--- Shared by every script of a job. The job is one hash without TTL:
---   last_fire, attempt, token, fence, lease_until, state, holder, claimed, started, finished, outcome, error, duration_ms
+-- Shared by the scripts of a job. A job is one hash without TTL, in the bus's slot; times are the server's, us:
+--   last_fire   newest fire time that somebody took, or that was passed over
+--   fire, attempt, token, fence, holder, claimed, started, lease_until   the run under way, or the last one
+--   state       claimed -> running -> done | failed; died | cancelled, if it may not be started again.
+--               attempt counts starts; a run that was handed back has no holder
+--   finished, outcome, error, duration_ms   how the last run that ended went
+--   progress, marks   how far it has come, for people and for whoever starts it again
 --   paused, runs, overlaps, misfires, deaths
--- states: claimed -> running -> done | failed; died. Times are microseconds of the server's clock.
-local function fixed(number) return string.format('%.0f', number) end
 
-local function server_time()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1e6 + tonumber(time[2])
+-- How long after the server was restarted or replaced nothing is given away: workers that know more than it does say so
+-- first (greet_jobs), and whoever holds a run renews its lease. A connection is tried again every 1.25 s.
+local SETTLING_US = 3e6
+
+local function settling_ms(run, now)
+  local changed = tonumber(redis.call('HGET', run, 'changed') or 0)
+  return math.max(0, math.ceil((changed + SETTLING_US - now) / 1000))
 end
 
 local function lease(job, running, now, lease_ms)
-  local ends = now + tonumber(lease_ms) * 1000
-  redis.call('HSET', job, 'lease_until', fixed(ends))
-  redis.call('ZADD', running, fixed(ends), job)
+  local ends = fixed(now + tonumber(lease_ms) * 1000)
+  redis.call('HSET', job, 'lease_until', ends)
+  redis.call('ZADD', running, ends, job)
 end

@@ -1,23 +1,25 @@
--- reclaim_job: a lease has ended without a word: start the run once more, or note the death.
--- KEYS[1] job   KEYS[2] running jobs by end of lease
--- ARGV[1] token   ARGV[2] lease_ms   ARGV[3] holder   ARGV[4] most attempts
--- returns {word, number}: 'ours' fence | 'died' | 'alive'
+-- reclaim_job: a lease has ended without a word: give the same fire time to another worker, or let it be.
+-- A run that was claimed and never started does not count as a start.
+-- KEYS[1] job   KEYS[2] running jobs by end of lease   KEYS[3] run of the server
+-- ARGV[1] token   ARGV[2] lease, ms   ARGV[3] holder   ARGV[4] most starts of one fire time
+-- returns {word, fence, fire time, marks}: 'ours' | 'died' it is not started again | 'alive' nothing to do
+--@include clock
 --@include job
 local job, running, now = KEYS[1], KEYS[2], server_time()
-local state = redis.call('HMGET', job, 'state', 'lease_until', 'attempt', 'fence')
-if state[1] ~= 'claimed' and state[1] ~= 'running' then
+local known = redis.call('HMGET', job, 'state', 'lease_until', 'attempt', 'fence', 'holder', 'paused', 'fire', 'marks')
+if known[1] ~= 'claimed' and known[1] ~= 'running' then
   redis.call('ZREM', running, job)
-  return {'alive', 0}
+  return { 'alive', '0', '0', '' }
 end
-if tonumber(state[2]) > now then return {'alive', 0} end
-redis.call('HINCRBY', job, 'deaths', 1)
-if tonumber(state[3]) >= tonumber(ARGV[4]) then
-  redis.call('HSET', job, 'state', 'died', 'token', '', 'finished', fixed(now), 'outcome', 'died')
+if tonumber(known[2]) > now or settling_ms(KEYS[3], now) > 0 then return { 'alive', '0', '0', '' } end
+if known[5] ~= '' then redis.call('HINCRBY', job, 'deaths', 1) end
+if tonumber(known[3]) >= tonumber(ARGV[4]) or known[6] == '1' then
+  local outcome = known[5] == '' and 'cancelled' or 'died'
+  redis.call('HSET', job, 'state', outcome, 'outcome', outcome, 'token', '', 'finished', fixed(now), 'duration_ms', 0)
   redis.call('ZREM', running, job)
-  return {'died', 0}
+  return { 'died', '0', known[7], '' }
 end
-local fence = math.max(tonumber(state[4]) + 1, now)
-redis.call('HSET', job, 'attempt', tonumber(state[3]) + 1, 'token', ARGV[1], 'fence', fixed(fence),
-  'state', 'claimed', 'holder', ARGV[3], 'claimed', fixed(now))
+local fence = fixed(math.max(tonumber(known[4]) + 1, now))
+redis.call('HSET', job, 'state', 'claimed', 'token', ARGV[1], 'fence', fence, 'holder', ARGV[3], 'claimed', fixed(now))
 lease(job, running, now, ARGV[2])
-return {'ours', fixed(fence)}
+return { 'ours', fence, known[7], known[8] or '' }

@@ -9,11 +9,19 @@ import pytest
 
 from cachebus import Link
 from cachebus.private_server import PrivateServer
+from tests.schedules.workers import begin_long_ago
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[PrivateServer]:
-    """A Valkey of one's own."""
+    """A Valkey that all tests of this process share."""
+    with PrivateServer.start("appendonly no") as running:
+        yield running
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivateServer]:
+    """A Valkey of this test alone, to kill and restart; it keeps what it was told to save, and nothing else."""
     with PrivateServer.start("appendonly no") as running:
         yield running
 
@@ -28,5 +36,5 @@ def namespace() -> str:
 async def link(server: PrivateServer, namespace: str) -> AsyncIterator[Link]:
     """A connection in a namespace of its own, with a ledger that began long ago."""
     async with Link(server.url, namespace=namespace) as connected:
-        await connected.store.call("ZADD", connected.names.ledger, 1, "@start", 1, "@clock", 0, "@floor")
+        await begin_long_ago(connected)
         yield connected

@@ -1,0 +1,1 @@
+"""When jobs fire, who runs them, what they warm."""
