@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from tests.tradesense import independent
 from tests.tradesense.conftest import BOTH, TRADES, USERS, World
@@ -87,6 +89,15 @@ async def test_a_load_sees_what_was_committed_before_it(world: World) -> None:
     assert (await queries.user_profile(7)).trades == before.trades + 1
     assert (await queries.statistics()).trades == TRADES + 1
     assert (await queries.risk_of(7, 0.0)).equity[-1].value_cents == pytest.approx(after.value_cents, abs=5)
+
+
+@pytest.mark.parametrize("what", LOADERS)
+async def test_a_load_does_not_wait_for_a_writer(what: str, world: World) -> None:
+    """While a transaction has the write lock, every loader answers with what was committed before it."""
+    before = await LOADERS[what]()
+    async with world.db.writing() as writer:
+        await writer.execute(text("DELETE FROM trades"))
+        assert await asyncio.wait_for(LOADERS[what](), 20) == before
 
 
 @pytest.mark.parametrize("world_url", BOTH, indirect=True)

@@ -66,6 +66,11 @@ def test_lifetimes_are_those_of_the_specification() -> None:
     assert {view: view.policy.ttl_ms / 60_000 for view in views.cache.views.values()} == MINUTES
 
 
+def test_nobody_can_change_what_others_get() -> None:
+    """Every result is frozen all through, so that memory hands out one object to all."""
+    assert all(view.codec.shared for view in MINUTES)
+
+
 async def test_every_view_is_loaded_once_and_then_served(cache: Cache) -> None:
     """Two reads of everything: one load of each view, and equal values."""
     before = {view: loads(view) for view in MINUTES}
