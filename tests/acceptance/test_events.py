@@ -288,3 +288,14 @@ def test_a_channel_that_must_be_signed_takes_nothing_else(redis: PrivateServer, 
         assert "signature: there is none" in ask(environment, "deadletter", "list")[1]
         assert worker.stop() == 0
         assert key not in worker.text
+
+
+async def test_a_process_that_hangs_ends_all_the_same(
+    redis: PrivateServer, environment: Environment, tmp_path: Path
+) -> None:
+    """A handler that blocks the process does not keep it: a while after the budget it says where it hangs, and ends."""
+    with WorkerProcess({**environment, "DRAIN_BUDGET": "100ms"}) as worker:
+        await publish(redis, range(3600, 3601), "stuck-orders")
+        until((tmp_path / "stuck").exists, "the handler to begin")
+        assert worker.stop() == 1
+        assert "order_stuck" in worker.text

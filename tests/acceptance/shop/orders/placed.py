@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal
@@ -39,3 +40,11 @@ async def order_weighed(order: Order) -> AsyncIterator[Effect]:
     Path(os.environ["SHOP_FOLDER"], f"weighing-{order.number}").touch()  # noqa: ASYNC240 - an empty file, on a local disk
     await asyncio.sleep(order.number / 1000)
     yield Broadcast(f"user:{order.customer}", "order.weighed", {"number": order.number})
+
+
+@on("stuck-orders", Order)
+def order_stuck(order: Order) -> Effects:
+    """Holds the whole process up, as no handler should; a file says that it has begun."""
+    Path(os.environ["SHOP_FOLDER"], "stuck").touch()
+    time.sleep(order.number)
+    return ()
