@@ -73,7 +73,8 @@ class Link:
         return int(now_s() * 1_000_000) + self._offset_us
 
     async def _welcome(self, wire: Wire) -> None:
+        asked = now_s()
         seconds, micros = await wire.call("TIME")
-        self._offset_us = int(seconds) * 1_000_000 + int(micros) - int(now_s() * 1_000_000)
+        self._offset_us = int(seconds) * 1_000_000 + int(micros) - int((asked + now_s()) / 2 * 1_000_000)
         for welcome in self.welcomes:
             await welcome(wire)

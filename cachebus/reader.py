@@ -33,6 +33,8 @@ log = logging.getLogger("cachebus")
 
 CATCH_UP_S = 0.25
 """How long a `fresh_after` read waits for the journal before it asks the ledger instead."""
+RENEWED_BY = 0.1
+"""An entry that ends later than ours by this share of the TTL is another, newer one."""
 WARM_BELOW = 0.25
 """`warm` renews an entry with less than this share of its TTL left."""
 
@@ -159,7 +161,7 @@ class Reader:
         call.stats.l1_hits += 1
         if age is not Age.FRESH:
             call.stats.stale += age is Age.STALE
-            self._renew_behind(call, load, int((held.keep_until - now_s()) * 1000) + 1)
+            self._renew_behind(call, load, _longer(int((held.keep_until - now_s()) * 1000), call))
         return call.own(held.value, held.payload)
 
     # -- flights ----------------------------------------------------------------------------------------------------
@@ -331,7 +333,7 @@ class Reader:
         if age is Age.FRESH:
             return Value(value, held.payload, as_of, loaded=False)
         call.stats.stale += age is Age.STALE
-        renew_ms = left_ms + 1 if age in (Age.EARLY, Age.STALE) else 0
+        renew_ms = _longer(left_ms, call) if age in (Age.EARLY, Age.STALE) else 0
         return Value(value, held.payload, as_of, loaded=False, renew_ms=renew_ms)
 
     def _verdict(self, call: Call, born: int, scopes: tuple[str, ...]) -> Verdict:
@@ -342,3 +344,11 @@ class Reader:
         if born < self._floor(call):
             return Verdict.INVALID
         return Verdict.VALID if born >= freshness.since else Verdict.ASK
+
+
+def _longer(left_ms: int, call: Call) -> int:
+    """Return how long a renewed entry lives at least, given what is left of this one.
+
+    Plainly longer: our idea of the server's time may be off by the time of a reply, and must not take one for the other.
+    """
+    return left_ms + 1 + int(call.policy.ttl_ms * RENEWED_BY)

@@ -181,7 +181,7 @@ async def test_an_old_value_is_served_once_while_it_is_renewed(cache: Cache) -> 
     """Within the stale window nobody waits, and one caller's renewal is enough."""
     loads = 0
 
-    @cache.view("stale:{n}", ttl="30ms", stale="1m")
+    @cache.view("stale:{n}", ttl="300ms", stale="1m")
     async def value(n: int) -> int:
         nonlocal loads
         loads += 1
