@@ -349,6 +349,6 @@ class Reader:
 def _longer(left_ms: int, call: Call) -> int:
     """Return how long a renewed entry lives at least, given what is left of this one.
 
-    Plainly longer: our idea of the server's time may be off by the time of a reply, and must not take one for the other.
+    Plainly longer: our idea of the server's time may be off by a reply, and must not take one for the other.
     """
     return left_ms + 1 + int(call.policy.ttl_ms * RENEWED_BY)
