@@ -109,9 +109,9 @@ class Workers:
             stdout=asyncio.subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **environment},
         )
+        self._alive[name] = process
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"
-        self._alive[name] = process
         return name
 
     async def active(self) -> str:
@@ -122,7 +122,8 @@ class Workers:
 
     async def died(self, name: str) -> None:
         """Wait until a worker has ended by itself."""
-        await self._alive.pop(name).wait()
+        await self._alive[name].wait()  # still ours to stop, should nobody wait for this any more
+        del self._alive[name]
         self.deaths += 1
 
     async def kill(self, name: str) -> None:
