@@ -18,7 +18,7 @@ from tradesense.database import Database, database
 from tradesense.seed import seed
 
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
-"""One test process starts PostgreSQL: the marks keep its tests together."""
+"""The marks ask for one test process, so that one server starts; spread over several, each starts its own."""
 USERS = 40
 TRADES = 3_000
 

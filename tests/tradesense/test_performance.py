@@ -6,7 +6,7 @@ import datetime
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tradesense import independent
@@ -45,6 +45,8 @@ one_trade = st.builds(
 )
 some_trades = st.lists(one_trade, min_size=1, max_size=25)
 bases = st.sampled_from(CostBasis)
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no reason to fail."""
 
 
 def test_first_in_first_out_sells_the_oldest_shares() -> None:
@@ -75,6 +77,7 @@ def test_a_sale_of_more_than_is_held_is_a_short_position() -> None:
     assert (covered.positions, covered.realized_cents) == ((), 4 * 1000 - 6 * 1000)
 
 
+@untimed
 @given(some_trades, bases)
 def test_profit_is_what_pairs_of_shares_earned(trades: list[Trade], basis: CostBasis) -> None:
     """Every closed trade's profit is the independent one, long and short, up to the cents of its roundings."""
@@ -84,6 +87,7 @@ def test_profit_is_what_pairs_of_shares_earned(trades: list[Trade], basis: CostB
     assert [done.profit_cents / 100 for done in closed] == pytest.approx(list(expected), abs=len(trades) * CENT)
 
 
+@untimed
 @given(some_trades, bases)
 def test_no_cent_is_made_or_lost(trades: list[Trade], basis: CostBasis) -> None:
     """Realized plus unrealized is what is held minus all cash paid, to the cent, whatever the basis."""
