@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+
+import msgspec
 
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import CacheBusError, ConfigurationError
@@ -67,8 +69,7 @@ class Limit:
         object.__setattr__(self, "kind", kinds[self.strategy])
 
 
-@dataclass(frozen=True, slots=True)
-class RateLimitResult:
+class RateLimitResult(msgspec.Struct, frozen=True):
     """A decision. Unpacks to `(allowed, remaining)`, and is true when allowed. Times are seconds."""
 
     allowed: bool
@@ -125,7 +126,7 @@ def tightest(results: Sequence[RateLimitResult]) -> RateLimitResult:
         wait = float("inf") if result.retry_after is None else result.retry_after
         return result.remaining if result.allowed else -wait
 
-    return replace(min(results, key=slack), each=tuple(results))
+    return msgspec.structs.replace(min(results, key=slack), each=tuple(results))
 
 
 class Refusals:

@@ -28,7 +28,9 @@ COOKIE = "__Host-sid"
 
 async def whoami(request: Request) -> Response:
     session = await request.session.get()
-    return JSONResponse(None if session is None else [session.user_id, session.data, session.ip])
+    assert await request.session.get() is session
+    headers = {"vary": "accept, cookie"} if "says" in request.headers else None
+    return JSONResponse(None if session is None else [session.user_id, session.data, session.ip], headers=headers)
 
 
 async def login(request: Request) -> Response:
@@ -87,6 +89,7 @@ def application(store: SessionStore, **options: Any) -> Starlette:
 
 @pytest.fixture
 def store(link: Link) -> SessionStore:
+    link.store = WatchedServer(link.store)
     return SessionStore(link)
 
 
@@ -118,6 +121,7 @@ async def test_a_page_that_looked_at_the_session_varies_by_cookie_and_no_other(b
     """Personal pages are not served to others from a cache; pages that never asked stay cacheable."""
     await browser.get("/login")
     assert (await browser.get("/whoami"))["vary"] == "Cookie"
+    assert (await browser.get("/whoami", says="it already"))["vary"] == "accept, cookie"
     same = await browser.get("/static")
     assert (same["vary"], same["cache-control"], same["set-cookie"]) == ("", "public", "")
 

@@ -22,14 +22,14 @@ from cachebus.sessions import SessionStore
 
 
 @pytest.fixture
-def store(link: Link) -> SessionStore:
-    return SessionStore(link)
-
-
-@pytest.fixture
 def watched(link: Link) -> WatchedServer:
     link.store = WatchedServer(link.store)
     return link.store
+
+
+@pytest.fixture
+def store(link: Link, watched: WatchedServer) -> SessionStore:
+    return SessionStore(link)
 
 
 async def stored(link: Link) -> dict[bytes, bytes]:
@@ -311,6 +311,7 @@ def test_a_store_that_cannot_work_is_refused_by_name(link: Link, options: dict[s
 
 
 @pytest.mark.parametrize("when_full", ["evict_oldest", "refuse"])
+@pytest.mark.usefixtures("watched")
 async def test_parallel_logins_never_leave_more_than_the_cap(link: Link, when_full: Any) -> None:
     """Fifty logins at once with room for three leave three: the first three, or the last."""
     store = SessionStore(link, max_per_user=3, when_full=when_full)

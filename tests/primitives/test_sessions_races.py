@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 import random
 
+from server_watch import WatchedServer
+
 from cachebus.link import Link
 from cachebus.private_server import PrivateServer
 from cachebus.sessions import SessionStore
+
+
+def patient(link: Link) -> Link:
+    link.store = WatchedServer(link.store)
+    return link
 
 
 async def test_no_request_under_way_brings_a_session_back(server: PrivateServer, link: Link) -> None:
     """However logout and requests interleave, nothing of the session is left (starsessions, Django before 2016)."""
     draw = random.Random(1)  # noqa: S311 - a seed, not a secret
     async with Link(server.url, namespace=link.names.namespace) as other:
-        here, there = SessionStore(link, idle="1s"), SessionStore(other, idle="1s")
+        here, there = SessionStore(patient(link), idle="1s"), SessionStore(patient(other), idle="1s")
         for number in range(250):
             session_id = await here.create(number, {"n": 0})
 
@@ -59,7 +66,7 @@ async def test_a_late_update_leaves_no_half_session(link: Link) -> None:
 async def test_a_rotation_logs_out_no_request_under_way(server: PrivateServer, link: Link) -> None:
     """Fifty requests with the old cookie, while it is rotated from two processes, are all served; one rotation wins."""
     async with Link(server.url, namespace=link.names.namespace) as other:
-        stores = SessionStore(link), SessionStore(other)
+        stores = SessionStore(patient(link)), SessionStore(patient(other))
         for _ in range(20):
             old = await stores[0].create(7)
             reads = [stores[n % 2].get(old) for n in range(50)]
@@ -75,7 +82,7 @@ async def test_a_rotation_logs_out_no_request_under_way(server: PrivateServer, l
 async def test_a_revocation_is_in_force_everywhere_when_it_returns(server: PrivateServer, link: Link) -> None:
     """No process serves a session that another has ended, not even once: nothing is kept in a process."""
     async with Link(server.url, namespace=link.names.namespace) as other:
-        here, there = SessionStore(link), SessionStore(other)
+        here, there = SessionStore(patient(link)), SessionStore(patient(other))
         for number in range(50):
             session_id = await here.create(number)
             assert await there.get(session_id) is not None
