@@ -156,7 +156,8 @@ class Bridge:
         elif not self._draining:
             patience = None if self._marker else MARK_AGAIN_S
             try:
-                await asyncio.wait_for(self._woken.wait(), patience)
+                async with asyncio.timeout(patience):
+                    await self._woken.wait()
             except TimeoutError:
                 self._mark_due = self._complete
         self._woken.clear()

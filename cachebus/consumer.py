@@ -220,6 +220,7 @@ class Consumer:
                 self._committing.cancel()
                 await asyncio.gather(self._committing, return_exceptions=True)
                 self._committing = None
+            self._dispatcher.busy_since = None
             await intake.close()
 
     async def _commit_open(self, plan: Plan) -> Plan:
@@ -365,7 +366,12 @@ class Consumer:
             log.error("shard %d: somebody else trimmed its stream; events may be lost", self._shard.number)
         self._well()
         if self._on_committed is not None:
-            self._on_committed(Committed(self._shard.number, plan.events, int(clock), oldest_ms, newest_ms, waiting))
+            try:
+                self._on_committed(
+                    Committed(self._shard.number, plan.events, int(clock), oldest_ms, newest_ms, waiting)
+                )
+            except Exception:
+                log.exception("on_committed failed")  # the commit stands; who watches must not stop the shard
 
     def _fault(self, fault: ServerError) -> None:
         """Tell what the server says, each kind once until all is well; that it is away its connection tells."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import traceback
@@ -147,10 +148,9 @@ class Refresher:
             self.stats.loading = len(self._loads)
             if due_ms >= 0:
                 wait_s = min(POLL_S, due_ms / 1000 + 0.001)
-        try:
-            await asyncio.wait_for(self._woken.wait(), wait_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._woken.wait()
 
     async def _load(self, taken: Taken) -> None:
         """Load one entry and say what became of it."""

@@ -201,7 +201,8 @@ class Shard:
                 asyncio.run(self._renew_apart(token))
 
     async def _renew_apart(self, token: str) -> None:
-        wire = await asyncio.wait_for(self._link.store.dedicated(self.lease), ANSWER_S)
+        async with asyncio.timeout(ANSWER_S):
+            wire = await self._link.store.dedicated(self.lease)
         try:
 
             async def call(*command: Argument, key: str, timeout_s: float) -> Reply:

@@ -405,53 +405,6 @@ async def test_handlers_run_where_views_load_and_never_serve(link: Link, until: 
     assert not inside
 
 
-async def test_a_replayed_dead_letter_is_handled_by_its_handler_alone(link: Link, until: Until) -> None:
-    """Once the cause is mended, replay runs that handler once more and the letter is gone."""
-    broken = True
-
-    @on("numbers", Number, retries=0, name="sick")
-    def sick(event: Number) -> Effects:
-        if broken:
-            raise RuntimeError("broken")
-        return [Broadcast("numbers", "sick", -event.n)]
-
-    letters = DeadLetters(link)
-    await add(link, "numbers", number(1), number(2))
-    consumer = Consumer(link, [echo, sick])
-    async with running(consumer):
-        await until(lambda: consumer.stats.handlers.dead_lettered == 2)
-        first, second = await until(letters.list)
-        assert await letters.list(after=first.letter_id) == [second]
-        assert await letters.show(second.letter_id) == second
-        broken = False
-        assert await letters.replay([second.letter_id, "1-1"]) == 1
-        await until(lambda: consumer.stats.retries == 1)
-        await until(lambda: consumer.stats.handlers.handled == 3)
-        await until(lambda: consumer.stats.commits >= 2)
-    assert await data(link) == [1, 2, -2]
-    assert await letters.list() == [first]
-    assert await letters.purge() == 1
-    assert await letters.count() == 0
-
-
-async def test_a_handler_that_no_longer_exists_leaves_a_dead_letter(link: Link, until: Until) -> None:
-    """A retry that names a handler of an older deploy is not lost and does not stop the shard."""
-
-    @on("numbers", Number, backoff="1ms", name="removed")
-    def removed(event: Number) -> None:
-        raise Retry("1ms")
-
-    await add(link, "numbers", number(1))
-    before = Consumer(link, [removed], worker="before")
-    async with running(before):
-        await until(lambda: before.stats.events == 1)
-        await before.drain()
-    after = Consumer(link, [echo], worker="after")
-    async with running(after):
-        (letter,) = await until(lambda: DeadLetters(link).list())
-    assert (letter.kind, letter.handler) == ("lost handler", "removed")
-
-
 async def test_on_committed_tells_the_time_from_publication_to_commit(link: Link, until: Until) -> None:
     """Each commit says how many events it had, how old they were, and what still waits."""
     commits: list[Committed] = []
@@ -464,6 +417,23 @@ async def test_on_committed_tells_the_time_from_publication_to_commit(link: Link
     assert 0 <= commits[0].newest_ms <= commits[0].oldest_ms < 10_000
     assert commits[0].waiting == 0
     assert commits[0].clock > 1_600_000_000_000_000
+
+
+async def test_whoever_watches_commits_cannot_stop_them(
+    link: Link, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A hook that raises is told in the log; the shard goes on."""
+
+    def broken(_commit: Committed) -> None:
+        raise RuntimeError("the status line broke")
+
+    consumer = Consumer(link, [echo], on_committed=broken)
+    async with running(consumer):
+        for n in range(3):
+            await add(link, "numbers", number(n))
+            await until(lambda n=n: consumer.stats.events == n + 1)
+    assert await data(link) == [0, 1, 2]
+    assert "the status line broke" in caplog.text
 
 
 async def test_drain_commits_what_is_under_way_and_gives_the_shard_back(link: Link, until: Until) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -199,6 +200,23 @@ async def feed_is_free(server: PrivateServer) -> None:
     server.ask("RENAME", "{cachebus}:kept", "{cachebus}:feed")
 
 
+async def locked(server: PrivateServer) -> None:
+    """Ask for a password that nobody has, and close every connection."""
+    server.ask("CONFIG", "SET", "requirepass", "secret")
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(b"AUTH secret\r\nCLIENT KILL TYPE normal\r\nCLIENT KILL TYPE pubsub\r\n")
+        while connection.recv(1000).count(b":") == 0:
+            pass
+
+
+async def unlocked(server: PrivateServer) -> None:
+    """Let everybody in again."""
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(b'AUTH secret\r\nCONFIG SET requirepass ""\r\n')
+        while connection.recv(1000).count(b"+OK") == 0:
+            pass
+
+
 Action = Callable[[PrivateServer], Awaitable[None]]
 
 
@@ -210,6 +228,7 @@ Action = Callable[[PrivateServer], Awaitable[None]]
         (forbidden, allowed, "AccessDenied"),
         (feed_is_taken, feed_is_free, "WrongType"),
         (busy, idle, ""),
+        (locked, unlocked, ""),
         (forgets_scripts, nothing, ""),
     ],
 )
@@ -221,7 +240,7 @@ async def test_a_server_that_refuses_is_waited_for_and_no_task_dies(
     mends: Action,
     refusal: str,
 ) -> None:
-    """READONLY, OOM, NOPERM, WRONGTYPE, BUSY, NOSCRIPT: told once, waited out, each event's effects once."""
+    """READONLY, OOM, NOPERM, WRONGTYPE, BUSY, NOAUTH, NOSCRIPT: told once, waited out, each event's effects once."""
     caplog.set_level(logging.WARNING, "cachebus")
     async with Link(own_server.url) as link:
         consumer, bridge, refresher = parts(link)

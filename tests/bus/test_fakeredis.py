@@ -1,0 +1,111 @@
+"""The same scripts on fakeredis' TCP server, which stands in where there is no Valkey for the platform."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from serving import add, data, number, running
+
+from cachebus import Warmed
+from cachebus.bridge import Bridge
+from cachebus.bus import Bus
+from cachebus.consumer import Consumer
+from cachebus.deadletters import DeadLetters
+from cachebus.effects import Broadcast, Effects, Invalidate, Publish, Refresh, Retry
+from cachebus.events import Event
+from cachebus.feed import Feed
+from cachebus.handlers import on
+from cachebus.link import Link
+from cachebus.private_server import PrivateServer
+from cachebus.refreshes import Refresher
+from cachebus.scripts import script
+
+VERBS = (
+    *("publish", "append_plain", "take_shard", "renew_shard", "release_shard", "mark_event", "take_retries", "commit"),
+    *("replay_deadletters", "take_refreshes", "settle_refresh"),
+)
+
+
+class Number(msgspec.Struct):
+    n: int
+
+
+class View:
+    """A view with nothing to load."""
+
+    name = "view:{n}"
+
+    def key(self, n: int) -> str:
+        return f"view:{n}"
+
+    def encode_arguments(self, n: int) -> bytes:
+        return b"[%d]" % n
+
+    def decode_arguments(self, encoded: bytes) -> tuple[int]:
+        return tuple(msgspec.json.decode(encoded))
+
+    async def warm(self, n: int) -> Warmed:
+        return Warmed(2**60, loaded=True)
+
+
+view = View()
+
+
+@on("numbers", Number, name="numbers")
+def numbers(event: Number, envelope: Event) -> Effects:
+    """Use every effect and every signal."""
+    if envelope.attempt == 1:
+        raise Retry("1ms")
+    yield Invalidate(tags=[f"n:{event.n}"], keys=["k:1"], prefix="p:")
+    yield Broadcast("numbers", "n", event.n)
+    yield Refresh(view, event.n)
+    yield Publish("later", event)
+
+
+@on("later", Number, name="later", retries=0)
+def later(event: Number) -> None:
+    """Fail."""
+    raise ValueError
+
+
+@pytest.fixture(scope="module")
+def fake() -> Iterator[PrivateServer]:
+    """Return fakeredis as a server."""
+    with PrivateServer.start(kind="fakeredis") as server:
+        yield server
+
+
+async def test_every_script_of_the_bus_runs_on_fakeredis(fake: PrivateServer, until: Callable[..., Any]) -> None:
+    """Publish, bridge, retries, every effect, feed, dead letters, replay, refresh, hand-over: as on a real server."""
+    async with Link(fake.url) as link:
+        for verb in VERBS:  # its TCP server closes a connection after an error, NOSCRIPT included
+            await link.store.call("SCRIPT", "LOAD", script(verb).text, timeout_s=5.0)
+        consumer, bridge = Consumer(link, [numbers, later], shards=2), Bridge(link, [numbers, later])
+        other = Consumer(link, [numbers, later], shard=1, shards=2)
+        refresher = Refresher(link, {view.name: view}, reading=lambda **_: contextlib.nullcontext())
+        async with running(consumer, other, bridge, refresher):
+            await until(lambda: bridge.listening)
+            await Bus(link).publish("numbers", Number(1))
+            await link.store.call("PUBLISH", "numbers", number(2))
+            await add(link, "numbers", number(3), b"garbage")
+            letters = DeadLetters(link)
+            await until(lambda: has(letters, 4))
+            assert sorted(await data(link)) == [1, 2, 3]
+            kinds = {letter.kind: letter.letter_id for letter in await letters.list()}
+            assert sorted(kinds) == ["failed", "invalid"]
+            assert await letters.replay([kinds["failed"]]) == 1
+            await until(lambda: has(letters, 4))
+            await until(lambda: refresher.stats.loaded == 3)
+            newest = await Feed(link).newest()
+            assert (await Feed(link).read(newest)).recovered
+            await consumer.drain()
+        assert await link.store.call("EXISTS", link.names.bus("lease", "0")) == 0
+
+
+async def has(letters: DeadLetters, count: int) -> bool:
+    """Say whether there are so many dead letters."""
+    return await letters.count() == count
