@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
-from cachebus.errors import ServerError
 from cachebus.link import Link
 from cachebus.schedules import Job
 from cachebus.scripts import script
@@ -98,13 +97,12 @@ class Jobs:
 
     async def greet(self, call: Callable[..., Awaitable[Reply]], taken: Mapping[str, int]) -> int:
         """Say which fire times were *taken*; return how many of them the server had forgotten."""
-        run = await _server_run_id(call)
         forgotten = 0
         names = list(taken)
         for first in range(0, max(1, len(names)), GREETED_AT_ONCE):
             part = names[first : first + GREETED_AT_ONCE]
-            keys = (self._server_run, *[self._key(name) for name in part])
-            args = (run, *[taken[name] for name in part])
+            keys = (self._server_run, self._link.names.ledger, *[self._key(name) for name in part])
+            args = [taken[name] for name in part]
             forgotten += await call("EVAL", script("greet_jobs").text, len(keys), *keys, *args)
         return forgotten
 
@@ -112,7 +110,7 @@ class Jobs:
         """Ask for one fire time of a job; 0: for a run by hand, whatever the time."""
         names = self._link.names
         keys = (self._key(job.name), self._running, self._server_run, names.ledger, names.journal)
-        args = (fire_us, token, self._lease_ms, self._holder, -1 if fire_us == 0 else job.late_ms)
+        args = (fire_us, token, self._lease_ms, self._holder, job.late_ms, int(job.misfire == "once"))
         word, number = await self._link.store.run("claim_job", keys, args)
         return Answer(word.decode(), int(number))
 
@@ -164,13 +162,3 @@ class Jobs:
 
 def _encoded(marks: Marks) -> bytes:
     return msgspec.json.encode(marks) if marks else b""
-
-
-async def _server_run_id(call: Callable[..., Awaitable[Any]]) -> str:
-    """Return the id of this run of the server, '' where the user may not ask (its changes are then not noticed)."""
-    try:
-        info: bytes = await call("INFO", "server")
-    except ServerError:
-        return ""
-    lines = (line.partition(b":") for line in info.splitlines())
-    return next((value.decode() for name, _, value in lines if name == b"run_id"), "")

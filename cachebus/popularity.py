@@ -34,12 +34,22 @@ EPOCH_US = 64 * HALF_LIFE_US
 KEPT_MS = 2 * EPOCH_US // 1000
 
 
+class _Seen:
+    """A call, and how many reads of it were noted."""
+
+    __slots__ = ("call", "reads")
+
+    def __init__(self, reads: int, call: partial[bytes]) -> None:
+        self.reads = reads
+        self.call = call
+
+
 class Popularity:
     """One process's table of sampled reads."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
-        self._views: dict[str, dict[tuple[object, ...], tuple[int, partial[bytes]]]] = {}
+        self._views: dict[str, dict[tuple[object, ...], _Seen]] = {}
 
     def note(self, view: str, call: partial[bytes], weight: int) -> None:
         """Count *weight* reads of a call, given as `partial(view.encode_arguments, *args)`.
@@ -47,18 +57,19 @@ class Popularity:
         It is counted by its arguments and encoded at the next flush, once however often it was read. A call whose
         arguments cannot be told apart (a list among them) is not counted.
         """
-        try:
-            calls = self._views[view]
-        except KeyError:
+        calls = self._views.get(view)
+        if calls is None:
             calls = self._views[view] = {}
-        arguments = call.args
         try:
-            seen = calls.get(arguments)
+            seen = calls.get(call.args)
         except TypeError:
             return
-        calls[arguments] = (weight, call) if seen is None else (seen[0] + weight, seen[1])
+        if seen is not None:
+            seen.reads += weight
+            return
+        calls[call.args] = _Seen(weight, call)
         if len(calls) > MOST_COUNTED:
-            kept = sorted(calls.items(), key=lambda item: item[1][0], reverse=True)[: MOST_COUNTED // 2]
+            kept = sorted(calls.items(), key=lambda item: item[1].reads, reverse=True)[: MOST_COUNTED // 2]
             self._views[view] = dict(kept)
 
     async def run(self) -> None:
@@ -130,10 +141,10 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield part
 
 
-def _encoded(calls: Iterable[tuple[int, partial[bytes]]]) -> Iterator[tuple[int, bytes]]:
-    for weight, call in calls:
+def _encoded(calls: Iterable[_Seen]) -> Iterator[tuple[int, bytes]]:
+    for seen in calls:
         try:
-            yield weight, call()
+            yield seen.reads, seen.call()
         except (TypeError, ValueError):  # arguments that have no JSON form
             continue
 

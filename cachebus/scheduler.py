@@ -31,7 +31,7 @@ LEASE_MS = 15_000
 LOOK_S = 1.0
 """How often runs whose worker died are looked for, and the server's time is compared."""
 AGAIN_S = 0.25
-"""How soon a step is repeated whose answer was lost."""
+"""How soon what was not answered is asked again."""
 BUDGET = 0.9
 """Of `max_run`: warming ends by itself before it would be cancelled."""
 LONGEST_ERROR = 2_000
@@ -63,6 +63,7 @@ class Scheduler:
         self._refused: dict[str, str] = {}
         self._ahead_us = 0
         self._runs: dict[Run, asyncio.Task[None]] = {}
+        self._looking = asyncio.Lock()
         self._draining = False
         self.started = 0
         """Bodies begun by this worker."""
@@ -79,7 +80,7 @@ class Scheduler:
                     pause_s = await self.look()
                 except ServerError as away:
                     log.debug("schedules wait: %s", away)
-                    pause_s = LOOK_S
+                    pause_s = AGAIN_S
                 await asyncio.sleep(pause_s)
         finally:
             self._link.welcomes.remove(self._welcome)
@@ -90,6 +91,8 @@ class Scheduler:
     async def drain(self) -> None:
         """Start nothing more; return when what runs has finished. What only waits out its jitter is handed back."""
         self._draining = True
+        async with self._looking:
+            pass  # what a look under way has taken is among the runs then
         for run, task in self._runs.items():
             if run.waiting:
                 task.cancel()
@@ -131,8 +134,10 @@ class Scheduler:
 
         One round trip if nothing is. `run` does this; call it where there is another loop. Raises: ServerError.
         """
-        if self._draining:
-            return LOOK_S
+        async with self._looking:
+            return LOOK_S if self._draining else await self._look()
+
+    async def _look(self) -> float:
         server_us, dead = await self._store.look()
         self._ahead_us = self._link.now_us() - server_us
         pause_s = LOOK_S

@@ -57,8 +57,8 @@ class Job:
 
     @property
     def late_ms(self) -> int:
-        """How long after a fire time it may still start; -1: however late."""
-        return LATE_MS + self.jitter_ms if self.misfire == "skip" else -1
+        """How long after a fire time it may be claimed without counting as missed."""
+        return LATE_MS + self.jitter_ms
 
     @property
     def most_starts(self) -> int:
@@ -80,7 +80,8 @@ def every(
     Slots are multiples of the interval since 1970: `@every("90s")` does not depend on when a worker started.
 
     jitter: the winner waits up to this long, as long for the same slot in every worker.
-    misfire: fire times of a downtime are passed over (`skip`), or the newest of them is run (`once`).
+    misfire: fire times of a downtime are passed over (`skip`), or the newest of them is run (`once`); a job that is new
+    makes up for nothing.
     on_death: a run whose worker died is started once more (`rerun`), or not (`skip`).
     max_run: a run is cancelled after this; without it before the next fire time, after ten minutes at most.
     name: what people call the job; without it `module.function`.

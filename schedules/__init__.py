@@ -1,4 +1,12 @@
 """What is kept warm, and when. Each file reads as a table: one decorator line is a job's whole policy.
 
-Every worker sees every fire time; one of them runs it. Warming twice is safe: what is fresh is passed over.
+| file          | what                        | when                                             |
+|---------------|-----------------------------|--------------------------------------------------|
+| portfolios.py | settings, portfolios        | each minute, for whoever looked in the last hour |
+| analytics.py  | trade analytics, risk       | each two minutes, for those read most            |
+| market.py     | market data of every symbol | each minute of the trading day, and after it     |
+| reference.py  | what can be traded          | daily, and within its hour                       |
+| statistics.py | sums over all trades        | each two minutes                                 |
+
+Every worker sees every fire time; one of them runs it. Running twice is safe: what is fresh is passed over.
 """

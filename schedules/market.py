@@ -1,4 +1,7 @@
-"""Market data: every symbol, while the exchange is open and once after it closed."""
+"""Market data: every symbol, from half an hour before the exchange opens to an hour after it closes, and once more.
+
+Times are New York's, whatever the clocks do there. On holidays the same bars are loaded again: a few cheap queries.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ NEW_YORK = "America/New_York"
 
 @cron("* 9-16 * * mon-fri", zone=NEW_YORK, jitter="5s")
 async def open_market(warm: Warm) -> None:
-    """Each minute of the trading day."""
+    """Each minute, as long as its TTL."""
     await warm(market_data, INSTRUMENTS, per_second=20)
 
 

@@ -1,25 +1,19 @@
-"""What changes rarely and everybody needs."""
+"""Reference data: changes rarely, and everybody needs it."""
 
 from __future__ import annotations
 
 from cachebus.schedules import daily, every
 from cachebus.warming import Warm
-from tradesense.views import reference_data, statistics
+from tradesense.views import reference_data
 
 
-@daily("05:00", misfire="once")
-async def reference(warm: Warm) -> None:
-    """Before the first user comes."""
+@daily("05:00", zone="America/New_York")
+async def before_the_first_user(warm: Warm) -> None:
+    """Also where no worker was there at five: then as soon as there is one."""
     await warm(reference_data, [()])
 
 
 @every("45m", jitter="1m")
-async def reference_ahead(warm: Warm) -> None:
-    """Within its hour, so that nobody waits for it."""
+async def within_its_hour(warm: Warm) -> None:
+    """Before it expires, so that nobody waits for it."""
     await warm(reference_data, [()])
-
-
-@every("2m", jitter="10s")
-async def overall_statistics(warm: Warm) -> None:
-    """The sums over all trades: one dear query for everyone."""
-    await warm(statistics, [()])

@@ -1,9 +1,10 @@
 -- claim_job: give one fire time of a job to exactly one worker, and the lease with it.
 -- KEYS[1] job   KEYS[2] running jobs by end of lease   KEYS[3] run of the server   KEYS[4] ledger   KEYS[5] journal
 -- ARGV[1] fire time, us; 0: now, by hand, whatever the time   ARGV[2] token (again the same where the reply was lost)
--- ARGV[3] lease, ms   ARGV[4] holder   ARGV[5] how late it may start, ms; -1: however late
+-- ARGV[3] lease, ms   ARGV[4] holder   ARGV[5] how late it may start, ms   ARGV[6] 1: however late, unless it is new
 -- returns {word, number}: 'ours' fence | 'early' ms until it may be asked again | 'dead' reclaim what its worker left |
---   'taken' | 'before' the store is younger than the fire time | 'paused' | 'overlap' | 'misfire'
+--   'taken' | 'before' the store is younger than the fire time | 'paused' | 'overlap' | 'misfire' |
+--   'new' nobody knew the job when it was due
 --@include ledger
 --@include job
 local job, running = KEYS[1], KEYS[2]
@@ -31,9 +32,12 @@ if busy then
   redis.call('HINCRBY', job, 'overlaps', 1)
   return { 'overlap', 0 }
 end
-if tonumber(ARGV[5]) >= 0 and now - fire > tonumber(ARGV[5]) * 1000 then
-  redis.call('HINCRBY', job, 'misfires', 1)
-  return { 'misfire', 0 }
+if now - fire > tonumber(ARGV[5]) * 1000 then
+  if not last then return { 'new', 0 } end
+  if ARGV[6] == '0' then
+    redis.call('HINCRBY', job, 'misfires', 1)
+    return { 'misfire', 0 }
+  end
 end
 local fence = fixed(math.max((tonumber(known[6]) or 0) + 1, now))
 redis.call('HSET', job, 'state', 'claimed', 'fire', fixed(fire), 'attempt', 0, 'token', ARGV[2], 'fence', fence,

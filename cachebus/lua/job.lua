@@ -7,10 +7,12 @@
 --   progress, marks   how far it has come, for people and for whoever starts it again
 --   paused, runs, overlaps, misfires, deaths
 
--- How long after the server was restarted or replaced nothing is given away: workers that know more than it does say so
--- first (greet_jobs), and whoever holds a run renews its lease. A connection is tried again every 1.25 s.
+-- How long nothing is given away after the server was restarted, replaced, or not asked by anybody for a while: workers
+-- that know more than it does say so first (greet_jobs), and whoever holds a run renews its lease or says how it ended.
+-- A connection is tried again every 1.25 s.
 local SETTLING_US = 3e6
 
+-- The run of the server is a hash: id; changed, when that was noticed; looked, when a worker last looked at the clock.
 local function settling_ms(run, now)
   local changed = tonumber(redis.call('HGET', run, 'changed') or 0)
   return math.max(0, math.ceil((changed + SETTLING_US - now) / 1000))

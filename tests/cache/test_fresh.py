@@ -9,7 +9,8 @@ import pytest
 from cachebus import Cache, View
 from cachebus.private_server import PrivateServer
 from cachebus.testing import FaultProxy
-from tests.cache.conftest import Connect, caught_up, until
+from tests.conftest import Connect
+from tests.waiting import caught_up, until
 
 
 class Truth:

@@ -14,7 +14,7 @@ import pytest
 from cachebus import Cache, CacheSettings, ConfigurationError
 from cachebus.private_server import PrivateCluster, PrivateServer
 from cachebus.sync import SyncCache
-from tests.cache.conftest import until
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 

@@ -13,8 +13,8 @@ import pytest
 from cachebus import Cache
 from cachebus.private_server import PrivateServer
 from cachebus.testing import FaultProxy
-from tests.cache.conftest import Connect
 from tests.cache.reading import KEYS
+from tests.conftest import Connect
 
 ROOT = Path(__file__).parents[2]
 READERS, READS = 3, 600

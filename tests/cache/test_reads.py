@@ -13,7 +13,8 @@ import pytest
 
 from cachebus import UNCHANGED, Cache, ConfigurationError, NotCacheable, previous
 from cachebus.private_server import PrivateServer
-from tests.cache.conftest import Connect, until
+from tests.conftest import Connect
+from tests.waiting import until
 
 
 class Summary(msgspec.Struct, frozen=True):

@@ -9,7 +9,17 @@ from contextlib import asynccontextmanager
 from cachebus import Link
 from cachebus.scheduler import Scheduler
 from cachebus.schedules import Job
-from tests.schedules.workers import FireTimes, freeze, job_at, running, status_of, until, until_idle, until_state
+from tests.schedules.workers import (
+    FireTimes,
+    Starts,
+    freeze,
+    job_at,
+    running,
+    status_of,
+    until,
+    until_idle,
+    until_state,
+)
 
 LEASE_MS = 300
 LONG_MS = 60_000
@@ -102,8 +112,8 @@ async def test_a_death_before_the_start_costs_no_start(link: Link) -> None:
 
 
 async def test_a_worker_that_wakes_before_its_start_does_not_start(link: Link) -> None:
-    """Claimed, frozen, taken over: the second step is refused."""
-    body, times = Body(hangs=0), FireTimes()
+    """Claimed, frozen, taken over: the second step is refused, while the other one runs and afterwards."""
+    body, times = Starts(hang=True), FireTimes()
     waiting = job_at(times, body, jitter="59m", max_run="1s")
     sleeper = Scheduler(link, [waiting], worker="sleeper", lease_ms=LEASE_MS)
     second = Scheduler(link, [job_at(times, body)], worker="second", lease_ms=LONG_MS)
@@ -114,12 +124,32 @@ async def test_a_worker_that_wakes_before_its_start_does_not_start(link: Link) -
         (run,) = sleeper._runs
         thaw = freeze(sleeper)
         async with running(second):
+            await body.reach(1)
+            thaw.set()
+            assert not await sleeper._store.start(run)
+            body.go.set()
             await until_state(second, "done")
-        thaw.set()
-        assert not await sleeper._store.start(run)
+            assert not await sleeper._store.start(run)
         await until(lambda: not sleeper._runs, "the sleeper's end")
-    assert (body.starts, sleeper.started, second.started) == (1, 0, 1)
+    assert (body.count, sleeper.started, second.started) == (1, 0, 1)
     assert (await status_of(second)).holder == "second"
+
+
+async def test_two_workers_that_find_a_dead_run_start_it_once(link: Link) -> None:
+    """Both saw its lease end; the one that asks second is told that it is alive."""
+    body, times = Body(hangs=2), FireTimes()
+    job = job_at(times, body)
+    fire = times.fire(link)
+    async with dead_after_start(link, job, body):
+        await until(lambda: link.now_us() > fire + 2_000 * LEASE_MS, "the end of the lease")
+        one, two = Scheduler(link, [job], lease_ms=LONG_MS), Scheduler(link, [job], lease_ms=LONG_MS)
+        await asyncio.gather(one._reclaim(job), two._reclaim(job))
+        await until(lambda: body.starts == 2, "the second start")
+        assert len(one._runs) + len(two._runs) == 1
+        for task in (*one._runs.values(), *two._runs.values()):
+            task.cancel()
+        await until(lambda: not one._runs and not two._runs, "the end")
+    assert (await status_of(one)).deaths == 1
 
 
 async def test_a_worker_that_wakes_in_its_run_is_stopped(link: Link) -> None:

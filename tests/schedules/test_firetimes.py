@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 
 from cachebus.errors import ConfigurationError
 from cachebus.firetimes import Calendar, Slots
+from tests.schedules.wallclock import DAY, HOUR, MINUTE, expected_fires, us
 
-MINUTE = 60_000_000
-HOUR = 60 * MINUTE
-DAY = 24 * HOUR
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "America/Havana", "UTC")
-
-
-def us(*when: int, zone: str = "UTC") -> int:
-    """Return a moment on the clocks of a zone as microseconds; the first one where it comes twice."""
-    return round(datetime.datetime(*when, tzinfo=ZoneInfo(zone)).timestamp()) * 1_000_000  # type: ignore[misc,arg-type]
 
 
 def fires(times: Calendar | Slots, after: int, before: int) -> list[int]:
@@ -115,29 +108,6 @@ def test_an_expression_of_every_hour_goes_by_elapsed_time() -> None:
         assert {later - fire for fire, later in pairwise(found)} == {20 * MINUTE}
 
 
-def expected_by_the_minute(minute: int | None, hour: int | None, zone: str, first: int, last: int) -> list[int]:
-    """Return fire times found by looking at a clock once a minute: slow, and obviously right."""
-    found: list[int] = []
-    shown_before: set[tuple[datetime.date, int, int]] = set()
-    previous = datetime.datetime.fromtimestamp((first - DAY) / 1e6, ZoneInfo(zone)).replace(tzinfo=None)
-    for moment in range(first - DAY, last, MINUTE):
-        now = datetime.datetime.fromtimestamp(moment / 1e6, ZoneInfo(zone)).replace(tzinfo=None)
-        passed = [now]
-        if minute is not None and hour is not None:  # fixed: what the clock skips counts, what it repeats does not
-            skipped = int((now - previous).total_seconds() // 60)
-            passed = [now - datetime.timedelta(minutes=back) for back in range(max(1, skipped))]
-        hit = False
-        for wall in passed:
-            if (minute in (None, wall.minute)) and (hour in (None, wall.hour)):
-                seen = (wall.date(), wall.hour, wall.minute)
-                hit = hit or minute is None or hour is None or seen not in shown_before
-                shown_before.add(seen)
-        if hit and moment > first:
-            found.append(moment)
-        previous = now
-    return found
-
-
 @settings(max_examples=40, deadline=None, database=None)
 @given(
     minute=st.one_of(st.none(), st.integers(0, 59)),
@@ -151,7 +121,7 @@ def test_a_calendar_agrees_with_looking_at_a_clock_every_minute(
     """Any hour and minute, any zone, any three days of a year and more: the same moments."""
     first = us(2026, 1, 1) + day * DAY
     expression = f"{'*' if minute is None else minute} {'*' if hour is None else hour} * * *"
-    expected = expected_by_the_minute(minute, hour, zone, first, first + 3 * DAY)
+    expected = expected_fires(minute, hour, zone, first, first + 3 * DAY)
     assert fires(Calendar(expression, zone), first, first + 3 * DAY) == expected
 
 
@@ -161,7 +131,7 @@ def test_the_days_of_a_change_agree_with_a_clock(change: tuple[int, int, int], h
     """The same, on the very days, for each hour around the change, by the quarter."""
     for minute in (0, 15, 59):
         first = us(*change) - DAY
-        expected = expected_by_the_minute(minute, hour, "America/New_York", first, first + 3 * DAY)
+        expected = expected_fires(minute, hour, "America/New_York", first, first + 3 * DAY)
         found = fires(Calendar(f"{minute} {hour} * * *", "America/New_York"), first, first + 3 * DAY)
         assert found == expected
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from cachebus.errors import ConfigurationError
 from cachebus.private_server import PrivateServer
 from cachebus.scheduler import Scheduler
 from cachebus.schedules import every
+from tests.schedules.worker_process import EverybodysJobs
 from tests.schedules.workers import (
     FireTimes,
     Starts,
@@ -41,6 +43,31 @@ async def test_each_fire_time_starts_once_whoever_is_there(link: Link) -> None:
     assert body.count == 20
     assert sum(worker.started for worker in workers) == 20
     assert (await status_of(workers[0])).runs == 20
+
+
+async def test_without_the_claim_every_worker_would_start_it(link: Link) -> None:
+    """What the other tests look for does happen when each worker is told yes."""
+    body, times = Starts(), FireTimes()
+    job = job_at(times, body)
+    workers = [Scheduler(link, [job], worker=f"w{number}") for number in range(3)]
+    for worker in workers:
+        worker._store = EverybodysJobs(link, holder="everybody", lease_ms=60_000)
+    times.fire(link)
+    async with running(*workers):
+        await body.reach(3)
+
+
+async def test_a_fire_time_taken_stays_taken_when_its_run_is_over(link: Link) -> None:
+    """Another worker that asks for it right afterwards is told so, by the server and not by its own memory."""
+    body, times = Starts(), FireTimes()
+    job = job_at(times, body)
+    fire = times.fire(link)
+    first, second = Scheduler(link, [job]), Scheduler(link, [job])
+    async with running(first):
+        await body.reach(1)
+        await until_idle(first)
+    assert (await second._store.claim(job, fire, "another token")).word == "taken"
+    assert (await second._store.claim(job, fire - 1, "another token")).word == "taken"
 
 
 async def test_a_fire_time_to_come_is_not_taken_early(link: Link) -> None:
@@ -91,7 +118,7 @@ async def test_a_worker_that_comes_late_finds_the_fire_time_taken(link: Link) ->
 async def test_jitter_is_slept_by_the_winner(link: Link) -> None:
     """The fire time is taken at once, the body starts after its delay."""
     body = Starts()
-    fire = next(at for at in range(link.now_us(), link.now_us() + 10_000, 7) if 300 < _delay(at) < 400)
+    fire = next(at for at in range(link.now_us(), link.now_us() + 200_000, 7) if 300 < _delay(at) < 400)
     job = job_at(FireTimes(fire), body, jitter="1m", max_run="10s")
     worker = Scheduler(link, [job])
     async with running(worker):
@@ -132,6 +159,7 @@ async def test_missed_fire_times_are_skipped(link: Link) -> None:
     now = link.now_us()
     body, times = Starts(), FireTimes(now - HOUR_US, now - HOUR_US // 2, now - 60_000_000)
     worker = Scheduler(link, [job_at(times, body, misfire="skip")])
+    await has_run(link, now - 2 * HOUR_US)
     await worker.look()
     assert (await status_of(worker)).misfires == 1
     await worker.look()
@@ -144,11 +172,31 @@ async def test_missed_fire_times_are_made_up_for_once(link: Link) -> None:
     now = link.now_us()
     body, times = Starts(), FireTimes(now - HOUR_US, now - HOUR_US // 2, now - 60_000_000)
     worker = Scheduler(link, [job_at(times, body, misfire="once")])
+    await has_run(link, now - 2 * HOUR_US)
     async with running(worker):
         await body.reach(1)
         status = await until_idle(worker)
         await worker.look()
     assert status.last_fire == now - 60_000_000
+    assert body.count == 1
+
+
+async def has_run(link: Link, fire_us: int) -> None:
+    """Let the store know of an earlier run of the job."""
+    await link.store.call("HSET", link.names.bus("job", "job"), "last_fire", fire_us)
+
+
+async def test_a_new_job_makes_up_for_nothing(link: Link) -> None:
+    """Deployed at noon, a job of the morning waits for the next one, even with `misfire="once"`."""
+    body, times = Starts(), FireTimes(link.now_us() - HOUR_US)
+    worker = Scheduler(link, [job_at(times, body, misfire="once")])
+    await worker.look()
+    status = await status_of(worker)
+    assert (status.state, status.misfires, status.last_fire) == ("waiting", 0, times.fires[0])
+    async with running(worker):
+        times.fire(link)
+        await body.reach(1)
+        await until_idle(worker)
     assert body.count == 1
 
 
@@ -265,17 +313,43 @@ async def test_draining_starts_nothing_and_waits_for_what_runs(link: Link) -> No
     """A drain returns when the run under way has finished; a fire time meanwhile is left to others."""
     body, times = Starts(hang=True), FireTimes()
     worker = Scheduler(link, [job_at(times, body)])
-    times.fire(link)
+    fire = times.fire(link)
     async with running(worker):
         await body.reach(1)
         drain = asyncio.create_task(worker.drain())
+        await until(lambda: worker._draining and not worker._looking.locked(), "the end of the last look")
         times.fire(link)
         await worker.look()
         assert not drain.done()
         body.go.set()
         await asyncio.wait_for(drain, 20)
-        assert (await status_of(worker)).state == "done"
-    assert body.count == 1
+        await worker.look()
+        status = await status_of(worker)
+    assert (status.state, status.last_fire, status.overlaps, body.count) == ("done", fire, 0, 1)
+
+
+async def test_what_is_taken_while_a_drain_begins_is_handed_back_or_finished(link: Link) -> None:
+    """A claim that is answered after the worker was told to stop is no run that nobody waits for."""
+    body, times = Starts(), FireTimes()
+    worker = Scheduler(link, [job_at(times, body)], lease_ms=60_000)
+    answered, claim = asyncio.Event(), worker._store.claim
+
+    async def slow(*args: Any) -> Any:
+        answer = await claim(*args)
+        await answered.wait()
+        return answer
+
+    worker._store.claim = slow  # type: ignore[method-assign,assignment]
+    times.fire(link)
+    async with running(worker):
+        await until_state(worker, "claimed")
+        drain = asyncio.create_task(worker.drain())
+        await until(lambda: worker._draining, "the drain")
+        answered.set()
+        await asyncio.wait_for(drain, 20)
+        assert not worker._runs
+        status = await status_of(worker)
+    assert status.state == "done" if body.count else status.holder == ""
 
 
 def test_two_jobs_of_one_name_are_refused(link: Link) -> None:

@@ -15,7 +15,7 @@ from cachebus.scheduler import Scheduler
 from cachebus.schedules import Job, every
 from cachebus.view import View
 from cachebus.warming import MOST_FAILURES, WINDOW, Pace, Warm
-from tests.schedules.workers import begin_long_ago, running, status_of, until, until_idle
+from tests.schedules.workers import running, status_of, until, until_idle
 
 
 class Database:
@@ -54,7 +54,6 @@ async def cache(server: PrivateServer, namespace: str) -> AsyncIterator[Cache]:
     """A cache of a worker; it keeps nothing in memory, so that only what lies in Redis counts."""
     settings = CacheSettings(url=server.url, namespace=namespace, max_memory_entries=0)
     async with Cache(settings=settings) as connected:
-        await begin_long_ago(connected.link)
         yield connected
 
 

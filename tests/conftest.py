@@ -1,0 +1,90 @@
+"""What any suite may ask for: a real server, a deployment of its own on it, and a network that fails on command.
+
+A suite with needs of its own overrides a fixture in its folder.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from functools import cache as once
+from pathlib import Path
+
+import pytest
+
+from cachebus import Cache, CacheSettings, Link
+from cachebus.private_server import PrivateServer
+from cachebus.testing import FaultProxy
+
+ARCHITECTURE = Path(__file__).parents[1] / "ARCHITECTURE.md"
+ROW = re.compile(r"^\| (?P<names>`.*?) \|[^|]*\| (?P<ttl>[^|]*) \|", re.MULTILINE)
+Connect = Callable[..., Awaitable[Cache]]
+"""`await connect()` is a connected cache; each is like another process of the same deployment."""
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[PrivateServer]:
+    """A Valkey that all tests of this test process share."""
+    with PrivateServer.start("appendonly no") as running:
+        yield running
+
+
+@pytest.fixture
+def own_server() -> Iterator[PrivateServer]:
+    """A Valkey of this test alone, to kill, pause, restart and fill; it keeps an append-only file."""
+    with PrivateServer.start() as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(server: PrivateServer) -> Iterator[str]:
+    """A namespace nobody else uses. What is left in it without a TTL must be a name that ARCHITECTURE.md lists."""
+    name = f"t{secrets.token_hex(4)}"
+    yield name
+    left = [key.decode() for key in server.ask("KEYS", f"*{name}*") if server.ask("PTTL", key) == -1]
+    assert [
+        key for key in left if not any(kept.fullmatch(key.replace(name, "ns")) for kept in kept_without_ttl())
+    ] == []
+
+
+@once
+def kept_without_ttl() -> list[re.Pattern[str]]:
+    """Return patterns of the names that ARCHITECTURE.md lets live for ever."""
+    rows = [row for row in ROW.finditer(ARCHITECTURE.read_text()) if row["ttl"].startswith("none")]
+    names = [name for row in rows for name in re.findall(r"`([^`]+)`", row["names"])]
+    assert "{ns}:ledger" in names
+    return [re.compile(re.sub(r"<\w+>|…", ".*", re.escape(name))) for name in names]
+
+
+@pytest.fixture
+async def connect(server: PrivateServer, namespace: str) -> AsyncIterator[Connect]:
+    """Call it for a connected cache of this test's deployment; settings may be given."""
+    async with AsyncExitStack() as stack:
+
+        async def connected(**settings: object) -> Cache:
+            given = {"url": server.url, "namespace": namespace, **settings}
+            return await stack.enter_async_context(Cache(settings=CacheSettings(**given)))  # type: ignore[arg-type] # checked by CacheSettings' own users
+
+        yield connected
+
+
+@pytest.fixture
+async def cache(connect: Connect) -> Cache:
+    """One connected cache."""
+    return await connect()
+
+
+@pytest.fixture
+async def link(server: PrivateServer, namespace: str) -> AsyncIterator[Link]:
+    """A connected link, without a cache."""
+    async with Link(server.url, namespace=namespace) as connected:
+        yield connected
+
+
+@pytest.fixture
+async def proxy(server: PrivateServer) -> AsyncIterator[FaultProxy]:
+    """The same server, behind a network that can fail."""
+    async with FaultProxy(server.port) as between:
+        yield between
