@@ -7,7 +7,7 @@ from cachebus.private_server import PrivateServer
 
 
 async def test_reads_and_invalidations_hold_on_fakeredis() -> None:
-    """Unknown scripts are answered, not hung up on: one load for two processes, and none stale after an invalidation."""
+    """Unknown scripts are answered, not hung up on: one load for two caches, none stale when invalidated."""
     price = 1
     with PrivateServer.start(kind="fakeredis") as server:
         async with Cache(server.url) as here, Cache(server.url) as there:
