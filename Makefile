@@ -1,6 +1,6 @@
 # The one entry point, for people and for CI. Needs make and Python 3.11 or newer; everything else it makes itself.
 .DEFAULT_GOAL := help
-.PHONY: run test check bench demo lock wheel clean help
+.PHONY: run test check bench demo lock wheel programs clean help
 
 BIN := .venv/bin
 # An environment is ready when it has a mark that names what it was made from; an interrupted one has none.
@@ -14,7 +14,7 @@ run: $(DEV) ## set everything up and run it: server, database, worker and traffi
 demo: $(DEV) ## the same for 20 seconds, ending with a summary; fails if anything was lost or stale
 	@exec $(BIN)/python -m examples.run --demo
 
-test: $(DEV) ## all tests, on all cores; one of them: make test ARGS='-k name'
+test: $(DEV) $(if $(filter true,$(CI)),programs) ## all tests, on all cores; one of them: make test ARGS='-k name'
 	$(BIN)/python -m pytest -n logical --dist loadgroup $(ARGS)
 
 check: $(DEV) ## lint, formatting, types, import contract, and what else holds of the repository as a whole
@@ -30,6 +30,9 @@ bench: $(BENCH) ## benchmarks beside the peers, in an environment of their own
 lock: $(DEV) ## compile the lock files after a change of dependencies; UPGRADE=1 takes the newest
 	$(BIN)/python .ci/lock.py
 
+programs: ## install what some tests drive: Chromium, Redis 7, Node (Debian's packages); CI does, else they are skipped
+	@.ci/programs
+
 wheel: $(DEV) ## build the wheel into dist/
 	$(BIN)/python -m hatchling build -t wheel
 
@@ -38,7 +41,7 @@ clean: ## remove what make and the programs have made: environments, data, cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(DEV):
 	@.ci/venv .venv requirements-dev.txt
