@@ -316,12 +316,18 @@ class Cache:
             raise ConfigurationError("the cache has no connection: enter `async with cache:` first, with Redis enabled")
         return self._running.link
 
+    @property
+    def reader_here(self) -> Reader | None:
+        """The reader, where the cache is connected in this loop and this process."""
+        running = self._running
+        return running.reader if running is not None and running.is_here() else None
+
     async def connected(self) -> Reader:
         """Connect unless that is done, in this loop and this process; returns the reader."""
-        running = self._running
-        if running is not None and running.loop is asyncio.get_running_loop() and running.pid == os.getpid():
-            return running.reader
-        if self._connecting is None or running is not None:
+        reader = self.reader_here
+        if reader is not None:
+            return reader
+        if self._connecting is None or self._running is not None:
             self._connecting, self._running, self.reader = asyncio.Lock(), None, None
         async with self._connecting:
             if self._running is None:

@@ -18,7 +18,7 @@ from cachebus.wire import Argument, Reply
 log = logging.getLogger("cachebus")
 
 READS_A_CALL = 150
-"""Six arguments each: within the 1,000 a script takes."""
+"""Two keys and three arguments each: within the 1,000 a script takes."""
 NEVER = 10**16
 """A floor that nothing reaches: the read takes the lease whatever lies there."""
 LEASE_MS = 3_000
@@ -53,13 +53,31 @@ class Ask(NamedTuple):
     """Non-empty: the ledger is asked about these in the same round trip, after the read."""
 
 
+class Told:
+    """What the ledger answered beside a batch of reads: looked into only where an entry is too old for our table."""
+
+    __slots__ = ("_answer", "_ledger", "_reply", "_scopes")
+
+    def __init__(self, ledger: Ledger, scopes: tuple[str, ...], reply: Reply) -> None:
+        self._ledger = ledger
+        self._scopes = scopes
+        self._reply = reply
+        self._answer: LedgerAnswer | None = None
+
+    def answer(self) -> LedgerAnswer:
+        """Return it, read once for the whole batch."""
+        if self._answer is None:
+            self._answer = self._ledger.answered(self._scopes, self._reply)
+        return self._answer
+
+
 class Found(NamedTuple):
     """What a read brought: the stored bytes, who loads, and the ledger's word if asked."""
 
     data: bytes | None
     state: State
     wait_ms: int
-    ledger: LedgerAnswer | None
+    told: Told | None
     ask: Ask
     """The question this answers; perhaps another caller's, whose lease it then is."""
 
@@ -80,10 +98,12 @@ class _Read:
 
     def succeed(self, found: Found) -> bool:
         """Answer everyone; False where nobody waits any more."""
-        waiting = [caller for caller in self.callers if not caller.done()]
-        for caller in waiting:
-            caller.set_result(found)
-        return bool(waiting)
+        awaited = False
+        for caller in self.callers:
+            if not caller.done():
+                caller.set_result(found)
+                awaited = True
+        return awaited
 
     def fail(self, error: ServerError) -> None:
         """Tell everyone that it failed."""
@@ -99,10 +119,13 @@ class Entries:
         self._link = link
         self._server = link.entries
         self._ledger = ledger
+        self._loop = asyncio.get_running_loop()
         self._script = script("read")
         self._together = link.entries is link.store and self._server.group("a") == self._server.group("b")
         """Whether one connection answers both a read and a question to the ledger."""
         self._asked: list[_Read] = []
+        self._alone = False
+        """Whether the last read had no company. The next one then leaves at once, and its tick is one wait shorter."""
         self._reading: dict[str, _Read] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._listening: asyncio.Future[None] | None = None
@@ -116,21 +139,24 @@ class Entries:
         One round trip, shared with other reads of this loop tick; a read of the same entry that is under way is joined.
         Raises: ServerError.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Found] = loop.create_future()
+        future: asyncio.Future[Found] = self._loop.create_future()
         read = self._reading.get(ask.entry)
         if read is not None and read.serves(ask):
             read.callers.append(future)
             return await future
-        if not self._asked:
-            loop.call_soon(self._flush)
-        read = _Read(ask, [future])
-        self._asked.append(read)
-        self._reading[ask.entry] = read
+        at_once = self._alone and not self._reading
+        self._reading[ask.entry] = read = _Read(ask, [future])
+        if at_once:
+            self._send([read])
+        else:
+            if not self._asked:
+                self._loop.call_soon(self._flush)
+            self._asked.append(read)
         return await future
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []
+        self._alone = len(asked) == len(self._reading) == 1
         groups: dict[int, list[_Read]] = {}
         for read in asked:
             groups.setdefault(self._server.group(read.ask.entry), []).append(read)
@@ -140,12 +166,12 @@ class Entries:
 
     def _send(self, reads: list[_Read]) -> None:
         """Read, and in the same flight ask the ledger. The read goes first: the answer must not be older than it."""
-        args: list[Argument] = []
+        args: list[Argument] = [LEASE_MS, reads[0].ask.born]  # asked in one tick: the first is the oldest, if any is
         names: dict[str, None] = {}
         for read in reads:
             ask = read.ask
             floor = b"%016d" % ask.floor if ask.floor < NEVER else b":"  # sorts after every digit
-            args += (floor, b"%016d" % ask.until, ask.token, LEASE_MS, ask.born, ask.touch_ms)
+            args += (floor, b"%016d" % ask.until if ask.until else b"", ask.token, ask.touch_ms or b"")
             if ask.scopes:
                 names.update(dict.fromkeys(ask.scopes))
         scopes = tuple(names)
@@ -186,16 +212,21 @@ class Entries:
         self._answer(reads, reply, scopes, scores)
 
     def _answer(self, reads: list[_Read], reply: Reply, scopes: tuple[str, ...], scores: Reply) -> None:
-        failed = next((error for error in (reply, scores) if isinstance(error, ServerError)), None)
-        ledger = self._ledger.answered(scopes, scores) if failed is None and scores is not None else None
-        for i, read in enumerate(reads):
+        for read in reads:
             if self._reading.get(read.ask.entry) is read:
                 del self._reading[read.ask.entry]
-            if failed is not None:
+        failed = next((error for error in (reply, scores) if isinstance(error, ServerError)), None)
+        if failed is not None:
+            for read in reads:
                 read.fail(failed)
-                continue
-            data, state, wait = reply[3 * i : 3 * i + 3]
-            found = Found(data, STATES[state], wait, ledger if read.ask.scopes else None, read.ask)
+            return
+        told = Told(self._ledger, scopes, scores) if scores is not None else None
+        if len(reply) == len(reads):  # all can be used: the usual case comes without states
+            for read, data in zip(reads, reply, strict=True):
+                read.succeed(Found(data, State.USE, 0, told if read.ask.scopes else None, read.ask))
+            return
+        for read, data, state, wait in zip(reads, reply[::3], reply[1::3], reply[2::3], strict=True):
+            found = Found(data, STATES[state], wait, told if read.ask.scopes else None, read.ask)
             if not read.succeed(found) and state == State.OURS:  # every caller gave up: nobody would load
                 self._start(self.release(read.ask))
 

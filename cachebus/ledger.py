@@ -88,7 +88,7 @@ class Ledger:
         return ("ZMSCORE", self._keys[0], "@clock", "@start", "@floor", *names)
 
     def answered(self, names: Sequence[str], reply: Sequence[bytes | None]) -> LedgerAnswer:
-        """Read a ZMSCORE reply for `@clock @start @floor names…`."""
+        """Read a ZMSCORE reply for `@clock @start @floor names…`; what it says goes into this process's table."""
         clock, start, floor, *scores = [int(score) if score is not None else 0 for score in reply]
         answer = LedgerAnswer(clock, start, floor, dict(zip(names, scores, strict=True)))
         self._freshness.heard(answer.clocks, clock)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from cachebus.durations import Duration, milliseconds
@@ -47,11 +47,12 @@ class Policy:
     hard_timeout_ms: int = 0
     """After this long a caller gets TimeoutError; the load goes on."""
     sliding: bool = False
+    grace_ms: int = field(init=False)
+    """How much longer than fresh an entry is kept."""
 
-    @property
-    def grace_ms(self) -> int:
-        """How much longer than fresh an entry is kept."""
-        return max(self.stale_ms, self.stale_if_error_ms, self.serve_invalidated_ms)
+    def __post_init__(self) -> None:
+        grace_ms = max(self.stale_ms, self.stale_if_error_ms, self.serve_invalidated_ms)
+        object.__setattr__(self, "grace_ms", grace_ms)  # frozen: worked out once, asked for at each read
 
     def life_ms(self, ttl_ms: int, draw: float) -> int:
         """Return the key's time to live for a value fresh for *ttl_ms*; *draw* in [0, 1) is the jitter's."""

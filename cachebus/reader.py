@@ -85,7 +85,7 @@ class Reader:
 
     async def read(self, call: Call, load: Load, demand: Demand = USUAL) -> Any:
         """Return the value of *call*: from memory, from Redis, or from one load in the cluster."""
-        came_at = await self._catch_up(call, demand)
+        came_at = self.freshness.seen if demand is USUAL else await self._catch_up(call, demand)
         held = self.memory.held.get(call.key)
         if held is not None:
             age = await self.shelf.age(held, call, demand)
@@ -317,8 +317,9 @@ class Reader:
         as_of = entry.born
         verdict = self._verdict(call, as_of, scopes)
         if verdict is Verdict.ASK and self._ledger is not None:
-            answer = found.ledger
-            if answer is None or scopes is not call.scopes:
+            if found.told is not None and scopes is call.scopes:
+                answer = found.told.answer()
+            else:
                 answer = await self._ledger.ask(scopes)
             if answer.allows(as_of, scopes):
                 verdict, as_of = Verdict.VALID, max(as_of, min(found.ask.born, answer.clock))

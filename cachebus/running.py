@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+from threading import get_ident
 from typing import TYPE_CHECKING, Self
 
 from cachebus.entries import Entries
@@ -32,12 +33,28 @@ DELIVER_S = 1.0
 """How often queued invalidations are tried while the connection stands."""
 
 
+class Process:
+    """Tells this process from the one it was forked from, without a system call for each read."""
+
+    mark = object()
+
+    @classmethod
+    def forked(cls) -> None:
+        """Begin anew in the child."""
+        cls.mark = object()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=Process.forked)
+
+
 class Running:
     """The parts of a connected cache, wired together once."""
 
     def __init__(self, settings: CacheSettings, url: str | None, embedded: EmbeddedServer | None) -> None:
         self.loop = asyncio.get_running_loop()
-        self.pid = os.getpid()
+        self._thread = get_ident()
+        self._process = Process.mark
         self.freshness = Freshness()
         self.link = Link(url, store_url=settings.store_url, namespace=settings.namespace) if url is not None else None
         self.ledger = Ledger(self.link, self.freshness) if self.link is not None else None
@@ -83,6 +100,13 @@ class Running:
         running._tasks.append(asyncio.create_task(running._sweep(), name="cachebus sweep"))
         return running
 
+    def is_here(self) -> bool:
+        """Whether the caller runs in this loop, of this process.
+
+        A thread runs one loop at a time. `get_running_loop` would ask the kernel for the process id before Python 3.12.
+        """
+        return self._thread == get_ident() and self.loop.is_running() and self._process is Process.mark
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -98,7 +122,7 @@ class Running:
                     await self.ledger.deliver()
 
     async def close(self) -> None:
-        if self.loop.is_closed() or self.pid != os.getpid():
+        if self.loop.is_closed() or self._process is not Process.mark:
             return
         for task in self._tasks:
             task.cancel()

@@ -144,7 +144,8 @@ class Node:
 
     def _current(self) -> Wire:
         if self._wire is None:
-            raise self.fault or Unavailable("not connected")
+            fault = self.fault or Unavailable("not connected")
+            raise type(fault)(*fault.args)  # a fresh one: raising one object again and again grows its traceback
         return self._wire
 
     async def run(

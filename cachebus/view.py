@@ -138,17 +138,18 @@ class View(Generic[P, R]):
     ) -> R:
         """Read through memory, Redis and the load; *load* replaces running the function here."""
         demand = demanded.get()
-        if not _RESERVED.isdisjoint(kwargs):
+        if kwargs and not _RESERVED.isdisjoint(kwargs):
             demand = Demand(
                 int(kwargs.pop("fresh_after", demand.fresh_after) or 0), bool(kwargs.pop("strict", demand.strict))
             )
         arguments: dict[str, Any] = self._bind(*args, **kwargs)
-        load = load or partial(self.load, *args, **kwargs)
+        if load is None:
+            load = partial(self.load, *args, **kwargs)
         anonymous = self.identity is not None and arguments[self.identity] is None
         if anonymous or demand.load_only or not self._cache.enabled:
             self.stats.bypassed += 1
             return await load()
-        reader = await self._cache.connected()
+        reader = self._cache.reader_here or await self._cache.connected()
         self._read += 1
         if not self._read % SAMPLE_READS:
             self._cache.noticed(self, tuple(arguments.values()), weight=SAMPLE_READS)
