@@ -81,6 +81,7 @@ class Cache:
         soft_timeout: Duration | None = None,
         hard_timeout: Duration | None = None,
         sliding: bool = False,
+        critical: bool = False,
         identity: str | None = None,
         not_in_key: Iterable[str] = (),
     ) -> Callable[[Callable[P, Awaitable[R]]], View[P, R]]:
@@ -93,7 +94,8 @@ class Cache:
         serve_invalidated: serve an invalidated value this long while it is renewed. settle: under a storm of
         invalidations, obey at most one per interval. read_lag: how far the replica the loader reads may be behind.
         soft_timeout / hard_timeout: give the caller an old value / TimeoutError after this; the load goes on.
-        sliding: each read from Redis begins the TTL anew. identity: the parameter that says whose value it is (default
+        sliding: each read from Redis begins the TTL anew. critical: nobody shall ever wait for it; schedules renew what
+        was read lately before it expires (`Warm.ahead`). identity: the parameter that says whose value it is (default
         `user_id`); a call where it is None is not cached. not_in_key: parameters that do not shape the result.
 
         Raises: ConfigurationError naming the view and what cannot work.
@@ -124,6 +126,7 @@ class Cache:
                 rules,
                 tags=tags,
                 ttl_of=ttl if callable(ttl) else None,
+                critical=critical,
                 identity=identity,
                 not_in_key=not_in_key,
             )

@@ -37,6 +37,8 @@ SAMPLE_HITS = 16
 """One in so many memory hits is noticed: for what is popular, and for the consistency sampler."""
 SAMPLE_READS = 2
 """The same of reads that memory did not answer; each of them is a round trip anyway."""
+CRITICAL_TTL_MS = 60_000
+"""Whoever looks for what ends soon, within the last quarter of a TTL, must come by at least once in it."""
 CALLS_KEPT = 4096
 """Descriptions of calls (names, scopes, tags) a view keeps; about 1 KB each."""
 
@@ -65,6 +67,7 @@ class View(Generic[P, R]):
         *,
         tags: Tags = (),
         ttl_of: Callable[[Any], Duration] | None = None,
+        critical: bool = False,
         identity: str | None = None,
         not_in_key: Iterable[str] = (),
     ) -> None:
@@ -78,6 +81,14 @@ class View(Generic[P, R]):
         self.__name__ = getattr(function, "__name__", template)
         self.__wrapped__ = function
         what = f"view {template!r}"
+        if critical and policy.ttl_ms < CRITICAL_TTL_MS:
+            raise ConfigurationError(
+                f"{what}: critical needs a ttl of {CRITICAL_TTL_MS // 1000} s or more: "
+                "it is looked at a few times a TTL"
+            )
+        self.critical = critical
+        """Whether it is renewed ahead of its end for whoever reads it."""
+        self._sample_hits, self._sample_reads = (1, 1) if critical else (SAMPLE_HITS, SAMPLE_READS)
         signature = inspect.signature(function, eval_str=True)
         names = [name for name in signature.parameters if name not in set(not_in_key)]
         self._template = Template(template, signature.parameters, what=what, word=escape)
@@ -106,8 +117,8 @@ class View(Generic[P, R]):
         if held is None:
             return await self.read_with(None, args, kwargs)
         value = self.take(held)
-        if not self.stats.l1_hits % SAMPLE_HITS:
-            self._cache.noticed(self, args, weight=SAMPLE_HITS, held=held)
+        if not self.stats.l1_hits % self._sample_hits:
+            self._cache.noticed(self, args, weight=self._sample_hits, held=held)
         return value
 
     def held(self, *args: Any) -> Held | None:
@@ -151,8 +162,8 @@ class View(Generic[P, R]):
             return await load()
         reader = self._cache.reader_here or await self._cache.connected()
         self._read += 1
-        if not self._read % SAMPLE_READS:
-            self._cache.noticed(self, tuple(arguments.values()), weight=SAMPLE_READS)
+        if not self._read % self._sample_reads:
+            self._cache.noticed(self, tuple(arguments.values()), weight=self._sample_reads)
         return cast("R", await reader.read(self._call(arguments, args, kwargs), load, demand))
 
     async def load(self, *args: Any, **kwargs: Any) -> R:

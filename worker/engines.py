@@ -9,9 +9,7 @@ from cachebus import Link
 from cachebus.bridge import Bridge
 from cachebus.consumer import Consumer
 from cachebus.refreshes import Refresher
-from cachebus.scheduler import Run, Scheduler
-from cachebus.schedules import Job
-from cachebus.warming import Warm
+from cachebus.scheduler import Scheduler
 from worker.loading import Application
 from worker.settings import BusSettings
 from worker.supervisor import Service
@@ -46,20 +44,8 @@ def engines(application: Application, link: Link, bus: BusSettings, worker: str)
         consumers=list(_consumers(application, link, bus, worker)) if application.handlers else [],
         bridge=Bridge(link, application.handlers, shards=bus.shards) if application.handlers else None,
         refresher=Refresher(link, cache.views, reading=cache.reading),
-        scheduler=scheduler(link, application.jobs, worker) if application.jobs else None,
+        scheduler=Scheduler(link, application.jobs, worker=worker) if application.jobs else None,
     )
-
-
-def scheduler(link: Link, jobs: list[Job], worker: str) -> Scheduler:
-    """Return what runs *jobs*, each told how far its warming has come."""
-
-    def warm(run: Run) -> Warm:
-        def said(progress: str) -> None:
-            run.progress = progress
-
-        return Warm(link, said)
-
-    return Scheduler(link, jobs, worker=worker, warm=warm)
 
 
 def _consumers(application: Application, link: Link, bus: BusSettings, worker: str) -> Iterator[Consumer]:

@@ -98,5 +98,5 @@ async def test_each_job_warms_what_was_read(cache: Cache, monkeypatch: pytest.Mo
     profile = views.user_profile.name
     assert set(warmed) == {view.name for view in cache.views.values()} - {profile}
     for view in (views.user_settings, views.portfolio_summary, views.trade_analytics, views.risk):
-        assert warmed[view.name] == [("read", view.name)]
-    assert set(warmed[views.market_data.name]) == {"AAPL", "FB", "GOOG", "IBM", "MSFT"}
+        assert set(warmed[view.name]) == {("read", view.name)}
+    assert set(warmed[views.market_data.name]) >= {"AAPL", "FB", "GOOG", "IBM", "MSFT"}

@@ -6,9 +6,9 @@ import argparse
 import asyncio
 import sys
 
+from cachebus.scheduler import Scheduler
 from worker.commands.stats import job_line
 from worker.connection import connected
-from worker.engines import scheduler
 from worker.loading import load
 from worker.settings import CannotStart, Settings
 
@@ -21,7 +21,7 @@ def main(asked: argparse.Namespace, settings: Settings) -> int:
 async def _schedule(asked: argparse.Namespace, settings: Settings) -> int:
     application = load(settings.application)
     async with connected(settings.cache, application.cache) as cache:
-        watch = scheduler(cache.link, application.jobs, worker="command line")
+        watch = Scheduler(cache.link, application.jobs, worker="command line")
         if asked.verb != "list" and asked.name not in watch.jobs:
             known = ", ".join(sorted(watch.jobs)) or "none"
             raise CannotStart([f"schedule: there is no job {asked.name!r}; there are: {known}"])
