@@ -22,7 +22,7 @@ async def test_the_page_runs(server: PrivateServer, namespace: str, monkeypatch:
     names: dict[str, object] = {"__name__": "page"}
     exec(compile(code, PAGE.name, "exec"), names)  # noqa: S102 - our own page
     jobs = [value for value in names.values() if isinstance(value, Job)]
-    assert [job.name for job in jobs] == ["page.active_portfolios", "page.house_portfolios", "page.tidy_up"]
+    assert [job.function.__name__ for job in jobs] == ["active_portfolios", "house_portfolios", "tidy_up", "ahead"]
     test, operate = names["test_tidying_up"], names["operate"]
     assert inspect.iscoroutinefunction(test)
     assert inspect.iscoroutinefunction(operate)
