@@ -2,17 +2,11 @@
 --   <scope> -> clock of its last invalidation      @clock -> the logical clock, microseconds
 --   @start  -> clock at which this ledger began    @floor -> highest clock ever pruned
 --   @run   -> clock when the present server run was first vouched for; @id:<run id> -> 0 names that run
--- Clocks travel as '%.0f' strings: Lua's own number format loses digits beyond 14.
+--@include clock
 local JOURNAL_AGE_US = 120e6
 local LEDGER_SCOPES = 200000
 local PRUNE_AT_ONCE = 500
-
-local function fixed(number) return string.format('%.0f', number) end
-
-local function server_time()
-  local time = redis.call('TIME')
-  return tonumber(time[1]) * 1e6 + tonumber(time[2])
-end
+local SCOPES_A_CALL = 490
 
 -- Returns the ledger's clock and start; begins a new ledger, above everything anyone has seen, where there is none.
 local function open_ledger(ledger, journal, seen)
@@ -35,9 +29,15 @@ end
 local function record(ledger, journal, clock, before, start, scopes, first, last)
   redis.call('XADD', journal, 'MINID', '~', fixed(clock - JOURNAL_AGE_US) .. '-0', fixed(clock) .. '-0',
     'before', fixed(before), 'start', fixed(start), 'scopes', table.concat(scopes, '\n', first, last))
-  redis.call('ZADD', ledger, fixed(clock), '@clock')
-  for i = first, last do
-    redis.call('ZADD', ledger, fixed(clock), scopes[i])
+  local stamp = fixed(clock)
+  redis.call('ZADD', ledger, stamp, '@clock')
+  for from = first, last, SCOPES_A_CALL do
+    local stamped = {}
+    for i = from, math.min(from + SCOPES_A_CALL - 1, last) do
+      local n = #stamped
+      stamped[n + 1], stamped[n + 2] = stamp, scopes[i]
+    end
+    redis.call('ZADD', ledger, unpack(stamped))
   end
 end
 
