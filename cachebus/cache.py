@@ -15,6 +15,7 @@ from cachebus.call import Call, Demand, Value
 from cachebus.codec import Codec
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
+from cachebus.history import Observed
 from cachebus.keys import EVERYTHING, checked_key_scope, glob_scope, scopes_of, scopes_to_invalidate, stored_name
 from cachebus.ledger import Clock
 from cachebus.link import Link, now_s
@@ -48,6 +49,8 @@ class Cache:
         """Every view declared on this cache, by name."""
         self.reader: Reader | None = None
         """The parts of this process, once connected."""
+        self.observed = Observed()
+        """What this process tells of itself beside its counters, for the live page."""
         self._names: Names | None = None
         self._running: Running | None = None
         self._connecting: asyncio.Lock | None = None
@@ -335,6 +338,9 @@ class Cache:
         async with self._connecting:
             if self._running is None:
                 self._running = await Running.start(self.settings)
+                self._running.report(
+                    self.stats, self.observed, lambda: {v.name: v.policy.ttl_ms for v in self.views.values()}
+                )
                 self.reader = self._running.reader
             return self._running.reader
 

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import os
+from collections.abc import Callable
 from threading import get_ident
 from typing import TYPE_CHECKING, Self
 
 from cachebus.entries import Entries
 from cachebus.errors import ServerError
 from cachebus.freshness import Freshness
+from cachebus.history import Observed, Reporter
 from cachebus.journal import Journal
 from cachebus.ledger import Ledger
 from cachebus.link import Link, now_s
@@ -21,6 +23,7 @@ from cachebus.reader import Reader
 from cachebus.sampling import ConsistencySampler
 from cachebus.settings import CacheSettings
 from cachebus.shelf import Shelf
+from cachebus.stats import CacheStats
 
 if TYPE_CHECKING:
     from cachebus.embedded import EmbeddedServer
@@ -53,6 +56,7 @@ class Running:
 
     def __init__(self, settings: CacheSettings, url: str | None, embedded: EmbeddedServer | None) -> None:
         self.loop = asyncio.get_running_loop()
+        self._settings = settings
         self._thread = get_ident()
         self._process = Process.mark
         self.freshness = Freshness()
@@ -74,6 +78,7 @@ class Running:
         self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up, now_us=now_us)
         self.sampler = ConsistencySampler(settings.consistency_sample, shelf.memory, ledger)
         self.popularity = Popularity(link) if link is not None else None
+        self.reporter: Reporter | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._embedded = embedded
 
@@ -99,6 +104,14 @@ class Running:
             running._tasks.append(asyncio.create_task(running.popularity.run(), name="cachebus popularity"))
         running._tasks.append(asyncio.create_task(running._sweep(), name="cachebus sweep"))
         return running
+
+    def report(
+        self, stats: Callable[[], CacheStats], observed: Observed, ttls_ms: Callable[[], dict[str, int]]
+    ) -> None:
+        """Say from now on what this process counts, for the live page: one command in ten seconds."""
+        if self.link is not None and self._settings.report:
+            self.reporter = Reporter(self.link, stats, observed, ttls_ms=ttls_ms)
+            self._tasks.append(asyncio.create_task(self.reporter.run(), name="cachebus history"))
 
     def is_here(self) -> bool:
         """Whether the caller runs in this loop, of this process.

@@ -39,6 +39,8 @@ class CacheSettings:
     max_staleness_ms: int = 30_000
     consistency_sample: int = 0
     """Compare one in so many memory hits with the source; 0: never. Each costs a load."""
+    report: bool = True
+    """Add this process's counters to the history that the live page shows: one command in ten seconds."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> CacheSettings:
@@ -70,6 +72,7 @@ class CacheSettings:
             max_memory_bytes=read("CACHE_MAX_MEMORY_BYTES", _count, None),
             max_staleness_ms=read("CACHE_MAX_STALENESS", _staleness_ms, 30_000),
             consistency_sample=read("CACHE_CONSISTENCY_SAMPLE", _count, 0),
+            report=read("CACHE_REPORT", _flag, default=True),
         )
         if problems:
             raise ConfigurationError("\n".join(problems))

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from cachebus import Cache, ServerError
+from cachebus.backlog import backlog
 from cachebus.embedded import EmbeddedServer
+from cachebus.roster import workers
 from cachebus.scheduler import Scheduler
 from examples.board import Board, ms, percentile
 from tradesense.database import database
 from tradesense.seed import seed
-from worker.backlog import backlog
 from worker.commands.stats import Stats
 from worker.loading import load
-from worker.roster import workers
 from worker.settings import Settings
 
 LOG = Path(".data/worker.log")

@@ -11,8 +11,9 @@ import msgspec
 import structlog
 
 from cachebus import Link, ServerError
+from cachebus.roster import Entry
 from worker.health import Health, State
-from worker.heartbeat import BEAT_S, SILENT_S, Heartbeat
+from worker.heartbeat import BEAT_S, Heartbeat
 
 log = structlog.get_logger("worker")
 
@@ -22,15 +23,6 @@ PLATFORM_NAMES = ("DYNO", "RAILWAY_REPLICA_ID", "RENDER_INSTANCE_ID", "FLY_MACHI
 """How Heroku, Railway, Render and Fly call one running copy."""
 FORGET_S = 3600
 """The list in Redis ends by itself this long after the last worker."""
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """What a worker says of itself. `at_us` is the server's time."""
-
-    name: str
-    at_us: int
-    state: str
-    why: str
 
 
 def worker_name(environment: Mapping[str, str]) -> str:
@@ -96,14 +88,3 @@ class Announcer:
             await self._link.store.call("HDEL", self._link.names.bus("workers"), self._name)
         except ServerError as away:
             log.debug("not signed off", error=str(away))
-
-
-async def workers(link: Link) -> list[Entry]:
-    """Return what every living worker of this deployment last said; the silent are struck off. Raises: ServerError."""
-    roster = link.names.bus("workers")
-    reply = await link.store.call("HGETALL", roster)
-    entries = [msgspec.json.decode(entry, type=Entry) for entry in reply[1::2]]
-    silent = [entry for entry in entries if link.now_us() - entry.at_us > SILENT_S * 1_000_000]
-    if silent:
-        await link.store.call("HDEL", roster, *(entry.name for entry in silent))
-    return sorted((entry for entry in entries if entry not in silent), key=lambda entry: entry.name)

@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from cachebus import Cache
-from worker.cached import copies, stored, tags_of
+from cachebus.inspection import copies, stored, tags_of
 from worker.commands.invalidate import _reached
 
 

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from cachebus import Cache
+from cachebus.roster import Entry, workers
 from worker import roster
 from worker.engines import Engines
 from worker.health import Health, State
 from worker.heartbeat import SILENT_S, Heartbeat
-from worker.roster import Announcer, Entry, worker_name, workers
+from worker.roster import Announcer, worker_name
 from worker.stop import Stop
 from worker.supervisor import Service, Supervisor
 

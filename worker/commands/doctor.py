@@ -15,13 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cachebus import ServerError
+from cachebus.roster import workers
 from cachebus.server import Server
 from cachebus.wire import Address
 from worker.connection import connected
 from worker.diagnosis import Facts, Finding, Grade, judge, judge_installation
 from worker.loading import load
 from worker.masking import mask_urls
-from worker.roster import workers
 from worker.settings import CannotStart, Settings
 
 PINGS = 5

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from worker.cached import Copy, copies
+from cachebus.inspection import Copy, copies
 from worker.connection import connected
 from worker.loading import load
 from worker.settings import Settings

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections import Counter
 
 from cachebus import Cache
+from cachebus.inspection import reached
 from cachebus.keys import scopes_to_invalidate
-from worker.cached import copies, stored, tags_of
 from worker.connection import connected
 from worker.loading import load
 from worker.settings import CannotStart, Settings
@@ -40,16 +39,5 @@ async def _invalidate(asked: argparse.Namespace, settings: Settings) -> int:
 
 
 async def _reached(cache: Cache, asked: argparse.Namespace) -> dict[str, int]:
-    """Count the stored entries under each name. Walks the keyspace where tags or prefixes are named."""
-    reached = {f"key {key!r}": len(await copies(cache, key)) for key in asked.key}
-    if asked.prefix:
-        reached[f"prefix {asked.prefix!r}"] = sum([len(page) async for page in stored(cache, asked.prefix)])
-    if asked.everything:
-        reached["everything"] = sum([len(page) async for page in stored(cache)])
-    if asked.tag:
-        carried = Counter[str]()
-        async for page in stored(cache):
-            async for tags in tags_of(cache, page):
-                carried.update(tags)
-        reached |= {f"tag {tag!r}": carried[tag] for tag in asked.tag}
-    return reached
+    prefixes = [asked.prefix] if asked.prefix else []
+    return await reached(cache, keys=asked.key, tags=asked.tag, prefixes=prefixes, everything=asked.everything)

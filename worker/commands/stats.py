@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from cachebus.backlog import Backlog, backlog
+from cachebus.roster import Entry, workers
 from cachebus.scheduler import JobStatus, Scheduler
-from worker.backlog import Backlog, backlog
 from worker.connection import connected
 from worker.loading import load
-from worker.roster import Entry, workers
 from worker.settings import Settings
 
 

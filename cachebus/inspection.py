@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from cachebus import Cache
+from cachebus.cache import Cache
 from cachebus.codec import Codec
 from cachebus.entry import Entry, unpack
 from cachebus.keys import scopes_of, stored_name
@@ -80,6 +81,32 @@ async def tags_of(cache: Cache, names: list[str]) -> AsyncIterator[tuple[str, ..
     for data in await asyncio.gather(*[cache.link.entries.call("GET", name, key=name) for name in names]):
         if data and (entry := unpack(data)):
             yield entry.header.tags
+
+
+async def reached(
+    cache: Cache,
+    *,
+    keys: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    prefixes: Iterable[str] = (),
+    everything: bool = False,
+) -> dict[str, int]:
+    """Count the stored entries under each name, before somebody invalidates them.
+
+    Walks the keyspace where tags, prefixes or everything are named. Raises: ServerError.
+    """
+    found = {f"key {key!r}": len(await copies(cache, key)) for key in keys}
+    for prefix in prefixes:
+        found[f"prefix {prefix!r}"] = sum([len(page) async for page in stored(cache, prefix)])
+    if everything:
+        found["everything"] = sum([len(page) async for page in stored(cache)])
+    if named := tuple(tags):
+        carried = Counter[str]()
+        async for page in stored(cache):
+            async for carries in tags_of(cache, page):
+                carried.update(carries)
+        found |= {f"tag {tag!r}": carried[tag] for tag in named}
+    return found
 
 
 def _literal(text: str) -> str:

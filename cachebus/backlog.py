@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from cachebus import Link
+from cachebus.link import Link
 
 
 class ShardBacklog(msgspec.Struct, frozen=True):

@@ -1,0 +1,82 @@
+"""What the live page says about an hour or a day is what all processes counted, together."""
+
+from __future__ import annotations
+
+from cachebus import Cache, CacheSettings, Link
+from cachebus.history import History, Observed, Reporter, percentiles, total
+from tests.conftest import Connect
+
+VIEW = "price:{symbol}"
+
+
+def declare(cache: Cache) -> None:
+    """Declare one view."""
+
+    @cache.view(VIEW, ttl="5m")
+    async def price(symbol: str) -> int:
+        return len(symbol)
+
+
+def reporter(cache: Cache) -> Reporter:
+    """Return what reports for a connected cache."""
+    assert cache._running is not None
+    assert cache._running.reporter is not None
+    return cache._running.reporter
+
+
+async def test_processes_are_added_up(connect: Connect, link: Link) -> None:
+    """Two processes' reads of one view are one line, in the minute and in the hour; a restart subtracts nothing."""
+    for _ in range(2):
+        cache = await connect()
+        declare(cache)
+        await cache.views[VIEW]("AAPL")
+        await cache.views[VIEW]("AAPL")
+        await cache.close()  # says what it counted when it leaves
+    for buckets in (await History(link).minutes(), await History(link).hours()):
+        counters = total(buckets)[VIEW]
+        assert counters["loads"] == 1
+        assert counters["l1_hits"] + counters["l2_hits"] == 3
+
+
+async def test_what_was_said_is_not_said_again(connect: Connect, link: Link) -> None:
+    """Each flush adds only what is new since the one before."""
+    cache = await connect()
+    declare(cache)
+    for _ in range(3):
+        await cache.views[VIEW]("MSFT")
+        await reporter(cache).flush()
+    assert total(await History(link).minutes())[VIEW]["l1_hits"] == 2
+
+
+async def test_a_process_says_what_it_is_like_and_signs_off(connect: Connect, link: Link) -> None:
+    """Its gauges and the TTLs of its views are there while it lives, and gone when it has left."""
+    cache = await connect()
+    declare(cache)
+    cache.observed.gauges["sockets"] = lambda: 12
+    await reporter(cache).flush()
+    (process,) = await History(link).processes()
+    assert process.gauges == {"sockets": 12}
+    assert process.ttls_ms == {VIEW: 300_000}
+    await cache.close()
+    assert await History(link).processes() == []
+
+
+async def test_it_can_be_switched_off(connect: Connect, link: Link) -> None:
+    """With CACHE_REPORT=false a process says nothing, not even when it leaves."""
+    assert not CacheSettings.from_environment({"CACHE_REPORT": "false"}).report
+    cache = await connect(report=False)
+    declare(cache)
+    await cache.views[VIEW]("AAPL")
+    await cache.close()
+    assert total(await History(link).hours()) == {}
+
+
+def test_percentiles_are_upper_bounds_of_their_step() -> None:
+    """p50 of 98 fast events and 2 slow ones is fast, p99 is slow; nothing is promised of no events."""
+    observed = Observed()
+    observed.fresh(2.5, 98)
+    observed.fresh(420, 2)
+    assert percentiles(observed.latencies) == [3, 3, 500]
+    observed.fresh(60_000, 1000)
+    assert percentiles(observed.latencies)[0] == float("inf")
+    assert percentiles({}) == [None, None, None]
