@@ -1,11 +1,11 @@
-"""`python -m benchmarks [cache|memory …]`: measure, beside the peers, in one run. Without a name: all."""
+"""`python -m benchmarks [cache|memory|freshness …]`: measure, beside the peers, in one run. Without a name: all."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-PARTS = ("cache", "memory")
+PARTS = ("cache", "memory", "freshness")
 
 
 def main(names: list[str]) -> int:

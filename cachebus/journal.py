@@ -32,7 +32,7 @@ class Journal:
         self._freshness = freshness
         self._name = link.names.journal
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
-        freshness.heard_at = now_s()
+        freshness.heard_at = float("-inf")  # until the first reply nobody knows what was missed
         self.gaps = 0
         self.records = 0
 
@@ -42,8 +42,9 @@ class Journal:
             wire: Wire | None = None
             try:
                 wire = await self._link.store.dedicated(self._name)
+                await self._read(wire, None)
                 while True:
-                    await self._read(wire)
+                    await self._read(wire, BLOCK_MS)
             except ServerError as broken:
                 log.debug("journal: %s", broken)
                 await asyncio.sleep(PAUSE_S)
@@ -62,8 +63,8 @@ class Journal:
             waiter.cancel()
         return bool(done)
 
-    async def _read(self, wire: Wire) -> None:
-        records = await self._fetch(wire, BLOCK_MS)
+    async def _read(self, wire: Wire, block_ms: int | None) -> None:
+        records = await self._fetch(wire, block_ms)
         if not records:
             records = await self._probe(wire)
         for record in records:

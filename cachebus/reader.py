@@ -27,7 +27,7 @@ from cachebus.link import now_s
 from cachebus.loader import Loader
 from cachebus.memory import MOST_HITS, Held
 from cachebus.policy import Age
-from cachebus.shelf import Shelf
+from cachebus.shelf import TRUST_S, Shelf
 
 log = logging.getLogger("cachebus")
 
@@ -298,11 +298,16 @@ class Reader:
         return call.floor
 
     def _doubted(self, call: Call) -> tuple[str, ...]:
-        """Scopes to ask the ledger about in the same round trip: only while entries older than our table may exist."""
+        """Scopes to ask the ledger about in the same round trip: while our table may lack an invalidation."""
         if self.freshness.since != self._since:
             self._since, self._since_at = self.freshness.since, now_s()
         policy = call.policy
-        return call.scopes if (now_s() - self._since_at) * 1000 <= policy.ttl_ms + policy.grace_ms else ()
+        older_may_exist = (now_s() - self._since_at) * 1000 <= policy.ttl_ms + policy.grace_ms
+        return call.scopes if older_may_exist or not self._hears() else ()
+
+    def _hears(self) -> bool:
+        """Whether the journal answered lately: a process that was stopped, or is deaf, must not trust its table."""
+        return now_s() - self.freshness.heard_at <= TRUST_S
 
     async def _accept(self, call: Call, found: Found) -> Value | None:
         """Turn what Redis holds into a value: an entry, of our type, valid."""
@@ -341,10 +346,12 @@ class Reader:
         """Decide as `Freshness.verdict`, with the floor that this call remembers."""
         freshness = self.freshness
         if scopes is not call.scopes or freshness.is_pending(scopes):
-            return freshness.verdict(born, scopes)
-        if born < self._floor(call):
-            return Verdict.INVALID
-        return Verdict.VALID if born >= freshness.since else Verdict.ASK
+            verdict = freshness.verdict(born, scopes)
+        elif born < self._floor(call):
+            verdict = Verdict.INVALID
+        else:
+            verdict = Verdict.VALID if born >= freshness.since else Verdict.ASK
+        return Verdict.ASK if verdict is Verdict.VALID and not self._hears() else verdict
 
 
 def _longer(left_ms: int, call: Call) -> int:

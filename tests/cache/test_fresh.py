@@ -7,7 +7,10 @@ import asyncio
 import pytest
 
 from cachebus import Cache, View
+from cachebus.journal import Journal
+from cachebus.link import now_s
 from cachebus.private_server import PrivateServer
+from cachebus.shelf import TRUST_S
 from cachebus.testing import FaultProxy
 from tests.conftest import Connect
 from tests.waiting import caught_up, until
@@ -254,7 +257,7 @@ async def test_a_quiet_journal_that_was_lost_is_noticed(
     assert there._running.journal is not None
     there._running._tasks.append(asyncio.create_task(there._running.journal.run()))
     await until_fresh(other, 2)
-    assert there.stats().gaps >= 1
+    await until(lambda: there.stats().gaps >= 1, "the gap is counted")
 
 
 async def test_a_cut_connection_costs_nothing_that_is_still_valid(connect: Connect, proxy: FaultProxy) -> None:
@@ -419,3 +422,20 @@ async def test_ten_thousand_invalidations_in_one_burst_are_few_scripts(cache: Ca
     clocks = await asyncio.gather(*[cache.invalidate(tags=[f"burst:{n % 10}"]) for n in range(10_000)])
     assert scripts() - before <= 20
     assert len(set(clocks)) <= 20
+
+
+@pytest.mark.parametrize("heard_ago_s", [float("inf"), TRUST_S + 1], ids=["never heard", "stalled"])
+async def test_a_process_that_does_not_hear_asks_before_it_serves_what_redis_holds(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, heard_ago_s: float
+) -> None:
+    """Just started, stopped for a while, or deaf: what others invalidated since is not served from Redis either."""
+    truth, here = Truth(), await connect()
+    monkeypatch.setattr(Journal, "run", lambda _self: asyncio.Event().wait())
+    there = await connect()
+    mine, other = truth.view(here), truth.view(there)
+    assert await mine(1) == 1
+    truth.value = 2
+    await here.invalidate(tags=["user:1"])
+    assert there.reader is not None
+    there.reader.freshness.heard_at = now_s() - heard_ago_s
+    assert await other(1) == 2
