@@ -18,11 +18,22 @@ CacheBusError
 ├── LockError
 │   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
 │   ├── LockLost                  the lease ended, or was taken, before the body did
-│   └── AlreadyHeld               the holder asked again; it would wait for itself
-└── SessionsUnavailable           the store cannot be asked; nobody was logged out
+│   ├── LockUnavailable           the server cannot be asked who holds it
+│   ├── AlreadyHeld               the holder asked again; it would wait for itself
+│   └── StaleToken                a guarded write came after that of a later holder; it was refused
+├── RateLimited                   a call beyond a rate limit; it did not run
+└── SessionError
+    ├── SessionsUnavailable       the store cannot be asked; nobody was logged out
+    ├── TooManySessions           the user has as many as allowed
+    └── SessionConflict           somebody else changed it since
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cachebus.limits import RateLimitResult
 
 
 class CacheBusError(Exception):
@@ -111,9 +122,39 @@ class LockLost(LockError):
     """The lease ended or was taken over while the body ran."""
 
 
+class LockUnavailable(LockError):
+    """The server cannot be asked, so nobody knows who holds the lock. Nothing is ever taken on suspicion."""
+
+
 class AlreadyHeld(LockError):
     """The caller holds this lock already and would wait for itself."""
 
 
-class SessionsUnavailable(CacheBusError):
+class StaleToken(LockError):
+    """A guarded write carried an older fencing token than the one before it. Nothing was written."""
+
+
+class RateLimited(CacheBusError):
+    """A call was refused by a rate limit and did not run. `result` is the decision."""
+
+    def __init__(self, result: RateLimitResult) -> None:
+        rule = result.policy
+        wait = "it can never pass" if result.retry_after is None else f"try again in {result.retry_after:.3f} s"
+        super().__init__(f"rate limit {rule.name!r}: more than {rule.limit} in {rule.window_ms / 1000:g} s; {wait}")
+        self.result = result
+
+
+class SessionError(CacheBusError):
+    """Something about users' sessions."""
+
+
+class SessionsUnavailable(SessionError):
     """The session store cannot be asked. This is an outage (503), never a logout."""
+
+
+class TooManySessions(SessionError):
+    """The user has as many sessions as allowed, and the store refuses another. Nothing changed."""
+
+
+class SessionConflict(SessionError):
+    """Somebody else changed the session since the version that the caller named. Nothing changed."""

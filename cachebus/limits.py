@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import CacheBusError, ConfigurationError
+from cachebus.errors import ConfigurationError
+from cachebus.errors import RateLimited as RateLimited  # noqa: PLC0414 - what a limit raises is also found beside it
 
 STRATEGIES = ("sliding_window", "token_bucket", "fixed_window")
 OUTAGES = ("open", "closed", "local")
@@ -91,16 +92,6 @@ class RateLimitResult(msgspec.Struct, frozen=True):
 
     def __bool__(self) -> bool:
         return self.allowed
-
-
-class RateLimited(CacheBusError):
-    """A call was refused by a rate limit and did not run. `result` is the decision."""
-
-    def __init__(self, result: RateLimitResult) -> None:
-        rule = result.policy
-        wait = "it can never pass" if result.retry_after is None else f"try again in {result.retry_after:.3f} s"
-        super().__init__(f"rate limit {rule.name!r}: more than {rule.limit} in {rule.window_ms / 1000:g} s; {wait}")
-        self.result = result
 
 
 def result_of(limit: Limit, look: Look, source: str) -> RateLimitResult:

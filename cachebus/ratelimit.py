@@ -17,14 +17,13 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import ConfigurationError, ServerError
+from cachebus.errors import ConfigurationError, RateLimited, ServerError
 from cachebus.keys import Template, escape, stored_name
 from cachebus.limits import (
     CLOSED_RETRY_US,
     Limit,
     LocalCounters,
     Look,
-    RateLimited,
     RateLimitResult,
     Refusals,
     result_of,

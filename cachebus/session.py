@@ -18,7 +18,9 @@ from typing import Any
 
 import msgspec
 
-from cachebus.errors import CacheBusError, ConfigurationError
+from cachebus.errors import ConfigurationError
+from cachebus.errors import SessionConflict as SessionConflict  # noqa: PLC0414 - what a session raises is also found beside it
+from cachebus.errors import TooManySessions as TooManySessions  # noqa: PLC0414 - as above
 
 UserId = int | str
 
@@ -35,14 +37,6 @@ RESERVED = frozenset({"session_id", "user_id", "created_at", "last_seen_at", "ex
 
 _ID = re.compile(r"[A-Za-z0-9_-]{64}")
 _Content = tuple[UserId, str | None, str | None, dict[str, Any]]
-
-
-class TooManySessions(CacheBusError):
-    """The user has as many sessions as allowed, and the store refuses another. Nothing changed."""
-
-
-class SessionConflict(CacheBusError):
-    """Somebody else changed the session since the version that the caller named. Nothing changed."""
 
 
 @dataclass(frozen=True, slots=True)

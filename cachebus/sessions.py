@@ -16,14 +16,19 @@ from typing import Any, Literal
 import msgspec
 
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import CommandRefused, ConfigurationError, ServerError, SessionsUnavailable
+from cachebus.errors import (
+    CommandRefused,
+    ConfigurationError,
+    ServerError,
+    SessionConflict,
+    SessionsUnavailable,
+    TooManySessions,
+)
 from cachebus.link import Link
 from cachebus.session import (
     LARGEST_DATA_BYTES,
     Place,
     Session,
-    SessionConflict,
-    TooManySessions,
     UserId,
     address_of,
     decode_session,
