@@ -17,7 +17,7 @@ from tradesense.caching.manager import cache_manager
 from tradesense.caching.plain import Record
 from tradesense.caching.server import get_redis_info, redis_client
 from tradesense.caching.sessions import session_store
-from tradesense.caching.shared import facade
+from tradesense.caching.shared import close, facade
 
 __all__ = [  # noqa: RUF022 - grouped by what they are for
     # values
@@ -38,4 +38,5 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "redis_client",
     # everything above goes through this one
     "facade",
+    "close",
 ]

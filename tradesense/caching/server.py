@@ -9,9 +9,8 @@ from typing import Any, Self
 
 from cachebus import ServerError
 from cachebus.wire import Argument, Wire
-from tradesense.caching.shared import PerLink, facade, run
+from tradesense.caching.shared import facade, primitives, run
 
-_link = PerLink(lambda link: link)
 CALL_S = 5.0
 """How long one command of a person may take."""
 
@@ -72,7 +71,7 @@ class Monitor:
         self._wire: Wire | None = None
 
     async def _open(self) -> Wire:
-        link = await _link.get()
+        link = await primitives.link()
         wire = await link.store.dedicated(link.names.ledger, lambda line: self._lines.put(_text(line)))
         await wire.call("MONITOR")
         wire.lost.add_done_callback(lambda _: self._lines.put(None))
@@ -97,7 +96,7 @@ class Monitor:
 
 
 async def _call(*command: Argument) -> Any:
-    link = await _link.get()
+    link = await primitives.link()
     key = str(command[1]) if len(command) > 1 else link.names.ledger
     return _text(await link.store.call(*command, key=key, timeout_s=CALL_S))
 

@@ -30,7 +30,7 @@ def caching(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Ite
     cache._settings = cache._names = None
     shared.facade.cache.views.clear()
     yield tradesense.caching
-    shared.facade.close()
+    shared.close()
 
 
 @pytest.fixture
