@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from enum import IntEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,6 +29,8 @@ WORTH_RATIO = 0.9
 """Compressed bytes are kept only when at least a tenth smaller."""
 LARGEST_BYTES = 8 * 1024 * 1024
 """The largest value stored, before and after decompression: a few bytes must not become gigabytes."""
+FIRST_BYTES = 1024
+"""So many hold the whole header of any but an entry with dozens of tags."""
 ZSTD_LEVEL = 1
 """On 2 to 50 KB of MessagePack, level 3 is 1.5× slower for 3 % fewer bytes."""
 
@@ -60,6 +63,13 @@ class Entry(msgspec.Struct, frozen=True):
     """When its key ends, microseconds of the server's time; 0 until the server has stored it."""
     header: Header
     payload: bytes
+
+
+class Stub(NamedTuple):
+    """What the first bytes of an entry tell."""
+
+    born: int
+    header: Header
 
 
 _encode_header = msgspec.msgpack.Encoder().encode
@@ -96,6 +106,17 @@ def unpack(data: bytes) -> Entry | None:
     if header.life_ms < 1 or not 0 <= header.grace_ms <= header.life_ms:
         return None
     return Entry(born, ends, header, payload)
+
+
+def stub(first_bytes: bytes) -> Stub | None:
+    """Return birth and header, or None for what is no entry, or one whose header is longer. Never raises."""
+    if first_bytes[:2] != MAGIC or len(first_bytes) < HEADER:
+        return None
+    try:
+        after = HEADER + int.from_bytes(first_bytes[LENGTH])
+        return Stub(int(first_bytes[BORN]), _decode_header(first_bytes[HEADER:after]))
+    except (ValueError, msgspec.DecodeError):
+        return None
 
 
 def inflate(payload: bytes) -> bytes:

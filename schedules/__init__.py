@@ -8,6 +8,7 @@
 | market.py     | market data of every symbol | each minute of the trading day, and after it     |
 | reference.py  | what can be traded          | daily, and within its hour                       |
 | statistics.py | sums over all trades        | each two minutes                                 |
+| sweeping.py   | what is dead, removed       | hourly                                           |
 
 Every worker sees every fire time; one of them runs it. Running twice is safe: what is fresh is passed over.
 """
