@@ -68,6 +68,11 @@ class Held:
         """Whether the lock may be somebody else's now, although it was not released."""
         return not self._over and (bool(self._lost) or self._lease.left_s(now_s()) == 0)
 
+    @property
+    def released(self) -> bool:
+        """Whether it was released, lost or not."""
+        return self._over
+
     def ensure(self) -> None:
         """Return if the lock is held. No round trip. Raises: LockLost."""
         if self.lost or self._over:
