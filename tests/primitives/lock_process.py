@@ -1,0 +1,59 @@
+"""A process that takes a lock and says what it sees, line by line. Run by tests, which kill and stop it.
+
+`python lock_process.py <url> <namespace> <lease> hold`: hold the lock until the end of input.
+`… count <times>`: take the lock again and again; add one to what it guards, read and written apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from cachebus.errors import LockLost, StaleToken
+from cachebus.link import Link
+from cachebus.locks import Locks
+
+
+def say(*words: object) -> None:
+    """Print a line at once."""
+    sys.stdout.write(" ".join(map(str, words)) + "\n")
+    sys.stdout.flush()
+
+
+async def hold(locks: Locks, lease: str) -> None:
+    """Hold the lock; when it is lost, say so, and try to write all the same."""
+    token = 0
+    try:
+        async with locks.lock("the lock", lease) as held:
+            token = held.token
+            await locks.guarded_set("the value", "mine", held.token)
+            say("holding", held.token)
+            await asyncio.to_thread(sys.stdin.read)
+            say("done")
+    except LockLost:
+        say("lost")
+        try:
+            await locks.guarded_set("the value", "too late", token)
+        except StaleToken:
+            say("refused")
+
+
+async def count(locks: Locks, lease: str, times: int) -> None:
+    """Add *times* times one. A lock that lets two in at once loses some."""
+    for _ in range(times):
+        async with locks.lock("the lock", lease) as held:
+            found = await locks.guarded_get("the value") or 0
+            await asyncio.sleep(0)
+            await locks.guarded_set("the value", found + 1, held.token)
+    say("done", locks.counts["acquired"])
+
+
+async def main(url: str, namespace: str, lease: str, verb: str, times: str = "0") -> None:
+    """Do one of them."""
+    async with Link(url, namespace=namespace) as link:
+        locks = Locks(link, owner=verb)
+        await (hold(locks, lease) if verb == "hold" else count(locks, lease, int(times)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""Locks between processes that are killed, that stand still, and that all want the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from wait_until import until
+
+from cachebus.link import Link
+from cachebus.locks import Locks
+from cachebus.private_server import PrivateServer
+
+PROGRAM = Path(__file__).with_name("lock_process.py")
+ROOT = Path(__file__).parents[2]
+Begin = Callable[..., Awaitable[Process]]
+
+
+@pytest.fixture
+async def begin(server: PrivateServer, link: Link) -> AsyncIterator[Begin]:
+    """Start a process on this test's locks; it is gone when the test is."""
+    started: list[Process] = []
+
+    async def begin(lease: str, *verb: str) -> Process:
+        command = (sys.executable, str(PROGRAM), server.url, link.names.namespace, lease, *verb)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started.append(await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
+
+
+async def line(process: Process) -> list[str]:
+    """Return the words of the next line that *process* says."""
+    assert process.stdout is not None
+    return (await asyncio.wait_for(process.stdout.readline(), 30)).decode().split()
+
+
+async def test_a_killed_holder_is_succeeded_when_its_lease_ends(link: Link, begin: Begin) -> None:
+    """After kill -9 the next in line has the lock within the lease and a moment, with a later token."""
+    process = await begin("1s", "hold")
+    _, token = await line(process)
+    locks = Locks(link)
+    waiting = asyncio.create_task(locks.lock("the lock").acquire())
+    await until(lambda: locks.counts["waited"])
+    process.kill()
+    held = await asyncio.wait_for(waiting, 20)
+    assert held.token > int(token)
+    await held.release()
+
+
+async def test_a_holder_that_stood_still_learns_that_it_lost_the_lock(link: Link, begin: Begin) -> None:
+    """SIGSTOP past the lease: another holds it; on waking the body is cancelled, and a write is refused."""
+    process = await begin("600ms", "hold")
+    _, token = await line(process)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        locks = Locks(link)
+        async with locks.lock("the lock") as held:
+            assert held.token > int(token)
+            await locks.guarded_set("the value", "theirs", held.token)
+            process.send_signal(signal.SIGCONT)
+            assert await line(process) == ["lost"]
+            assert await line(process) == ["refused"]
+            assert await locks.guarded_get("the value") == "theirs"
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+async def test_whoever_is_dead_in_line_is_passed_over(link: Link, begin: Begin) -> None:
+    """A process that was killed while it waited costs the others less than a second or so, not its lease."""
+    locks = Locks(link)
+    held = await locks.lock("the lock").acquire()
+    process = await begin("30s", "hold")
+
+    async def waiting() -> int:
+        seen = await locks.holder("the lock")
+        return seen.waiting if seen is not None else 0
+
+    await until(lambda: _is(waiting(), 1))
+    next_one = asyncio.create_task(locks.lock("the lock").acquire())
+    await until(lambda: _is(waiting(), 2))
+    process.kill()
+    await process.wait()
+    await held.release()
+    await (await asyncio.wait_for(next_one, 10)).release()
+
+
+async def _is(number: Awaitable[int], expected: int) -> bool:
+    return await number == expected
+
+
+async def test_processes_that_add_to_one_value_lose_nothing(link: Link, begin: Begin) -> None:
+    """Four processes read, add one and write, 50 times each, under one lock: 200."""
+    processes = [await begin("5s", "count", "50") for _ in range(4)]
+    assert [await line(process) for process in processes] == [["done", "50"]] * 4
+    assert await Locks(link).guarded_get("the value") == 200
