@@ -58,6 +58,11 @@ class DeadLetters:
         lines = await self._link.store.call("XRANGE", self._name, start, "+", "COUNT", count, timeout_s=TIMEOUT_S)
         return [_letter(line) for line in lines]
 
+    async def newest(self, count: int = 50) -> Sequence[Letter]:
+        """Return the last *count* letters, newest first. One round trip."""
+        lines = await self._link.store.call("XREVRANGE", self._name, "+", "-", "COUNT", count, timeout_s=TIMEOUT_S)
+        return [_letter(line) for line in lines]
+
     async def show(self, letter_id: str) -> Letter | None:
         """Return one letter, None if there is none of that id. One round trip."""
         lines = await self._link.store.call("XRANGE", self._name, letter_id, letter_id, timeout_s=TIMEOUT_S)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 import msgspec
@@ -49,7 +51,8 @@ async def copies(cache: Cache, key: str) -> list[Copy]:
         if entry is not None:
             left_ms = await server.call("PTTL", name, key=name)
             later = await invalidated_by(cache, key, entry)
-            found.append(Copy(views, entry, left_ms, len(data), later))
+            readable = [view for view in views if _makes(view, key)]
+            found.append(Copy(readable, entry, left_ms, len(data), later))
     return found
 
 
@@ -107,6 +110,14 @@ async def reached(
                 carried.update(carries)
         found |= {f"tag {tag!r}": carried[tag] for tag in named}
     return found
+
+
+def _makes(template: str, key: str) -> bool:
+    """Whether a view of this template may have made *key*: a parameter's value never contains a ':'."""
+    pieces = (
+        re.escape(literal) + ("" if name is None else "[^:]*") for literal, name, _, _ in Formatter().parse(template)
+    )
+    return re.fullmatch("".join(pieces), key) is not None
 
 
 def _literal(text: str) -> str:
