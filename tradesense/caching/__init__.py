@@ -13,6 +13,7 @@ from tradesense.caching.invalidation import (
     invalidate_user_cache,
 )
 from tradesense.caching.limits import rate_limiter
+from tradesense.caching.locks import distributed_lock
 from tradesense.caching.manager import cache_manager
 from tradesense.caching.plain import Record
 from tradesense.caching.server import get_redis_info, redis_client
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     # primitives
     "session_store",
     "rate_limiter",
+    "distributed_lock",
     # the server
     "get_redis_info",
     "redis_client",

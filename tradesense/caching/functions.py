@@ -25,7 +25,7 @@ from cachebus.sync import SyncView
 from cachebus.view import View
 from tradesense.caching.manager import forget_misses
 from tradesense.caching.plain import from_plain, to_plain
-from tradesense.caching.shared import facade, may_block, run
+from tradesense.caching.shared import facade, portal
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,7 +112,7 @@ def _invalidating(view: View[..., Any]) -> Callable[..., Clock]:
     def invalidate(*args: Any, **kwargs: Any) -> Clock:
         """Make this entry unreadable everywhere. Blocks for one round trip."""
         forget_misses()
-        return run(view.invalidate(*args, **kwargs))
+        return facade.run(view.invalidate(*args, **kwargs))
 
     return invalidate
 
@@ -121,7 +121,6 @@ def _read_sync(view: View[..., Any], stored: Callable[..., Any], back: Callable[
     sync_view = SyncView(facade, view, stored)
 
     def read(*args: Any, **kwargs: Any) -> Any:
-        may_block()
         return back(sync_view(*args, **kwargs))
 
     return read
@@ -132,8 +131,10 @@ def _read_async(view: View[..., Any], stored: Callable[..., Any], back: Callable
         held = view.held(*args) if not kwargs else None
         if held is not None:
             return back(view.take(held))
+        if portal.is_here():
+            return back(await view.read_with(None, args, kwargs))
         errand = _Errand(lambda: stored(*args, **kwargs))
-        return back(await asyncio.wrap_future(facade.portal.submit(view.read_with(errand.load, args, kwargs))))
+        return back(await asyncio.wrap_future(portal.submit(view.read_with(errand.load, args, kwargs))))
 
     return read
 

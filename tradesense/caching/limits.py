@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from cachebus.durations import Duration
 from cachebus.limits import RateLimitResult
-from cachebus.ratelimit import RateLimiter
-from tradesense.caching.shared import PerLink, run
-
-_limiter = PerLink(RateLimiter)
+from cachebus.synclimits import SyncRateLimiter
+from tradesense.caching.shared import primitives
 
 
-class Limits:
+class Limits(SyncRateLimiter):
     """Limits that all processes share. A check is one round trip, none while a refusal stands."""
 
     def check_rate_limit(
@@ -28,22 +26,9 @@ class Limits:
         *strategy* is `sliding_window`, `token_bucket` or `fixed_window`. While the server is away, *on_outage* decides
         within 50 ms: `local`, `open` or `closed`. Raises: ConfigurationError (a ValueError) for what cannot be.
         """
+        return self.check(key, limit=limit, window=window, strategy=strategy, cost=cost, on_outage=on_outage)
 
-        async def check() -> RateLimitResult:
-            limiter = await _limiter.get()
-            return await limiter.check(
-                key, limit=limit, window=window, strategy=strategy, cost=cost, on_outage=on_outage
-            )
-
-        return run(check())
-
-    def reset_limit(self, key: str) -> bool:
-        """Forget what was counted for exactly this *key*. Returns whether there was any."""
-
-        async def reset() -> bool:
-            return await (await _limiter.get()).reset(key)
-
-        return run(reset())
+    reset_limit = SyncRateLimiter.reset
 
 
-rate_limiter = Limits()
+rate_limiter = Limits(primitives)

@@ -11,7 +11,7 @@ from typing import Any
 from cachebus import Clock
 from cachebus.durations import Duration
 from tradesense.caching.plain import from_plain, to_plain
-from tradesense.caching.shared import facade, run
+from tradesense.caching.shared import facade
 
 MOST_MISSES = 100
 
@@ -35,7 +35,7 @@ class CacheManager:
         A miss is remembered by the thread or task: what it sets under the key next counts as read now, and does not
         outlive an invalidation that comes in between.
         """
-        value, known = run(self._look(key))
+        value, known = facade.run(self._look(key))
         if value is not _MISSING:
             return from_plain(value)
         self._misses += 1
@@ -55,17 +55,17 @@ class CacheManager:
 
         Rows, decimals, dates and tuples come back as such. Raises: NotCacheable.
         """
-        run(facade.cache.set(key, to_plain(value), ttl, tags=tuple(tags), born=missed().pop(key, None)))
+        facade.set(key, to_plain(value), ttl, tags=tags, born=missed().pop(key, None))
 
     def delete(self, key: str) -> Clock:
         """Make *key* unreadable everywhere."""
         forget_misses()
-        return run(facade.cache.delete(key))
+        return facade.delete(key)
 
     def clear(self) -> Clock:
         """Make everything cached by this deployment unreadable, everywhere. Sessions, limits and locks stay."""
         forget_misses()
-        return run(facade.cache.clear())
+        return facade.clear()
 
     def get_stats(self) -> dict[str, Any]:
         """Return what this process has counted. No round trip.

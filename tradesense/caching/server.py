@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from cachebus import ServerError
 from cachebus.wire import Argument, Wire
-from tradesense.caching.shared import facade, primitives, run
+from tradesense.caching.shared import facade, primitives
 
 CALL_S = 5.0
 """How long one command of a person may take."""
@@ -23,7 +23,7 @@ def get_redis_info() -> dict[str, Any]:
     if not facade.cache.settings.redis_enabled:
         return {"status": "disabled"}
     try:
-        text = run(_call("INFO"))
+        text = primitives.run(_call("INFO"))
     except ServerError as away:
         return {"status": "unavailable", "error": str(away)}
     lines = (line.partition(":") for line in text.splitlines() if ":" in line and not line.startswith("#"))
@@ -35,7 +35,7 @@ class RedisClient:
 
     def ping(self) -> bool:
         """Return True. Raises: ServerError."""
-        return bool(run(_call("PING")) == "PONG")
+        return bool(primitives.run(_call("PING")) == "PONG")
 
     def keys(self, pattern: str = "*") -> list[str]:
         """Return the names that match, in order. Walks the keys (SCAN) instead of holding up the server (KEYS)."""
@@ -49,11 +49,11 @@ class RedisClient:
                 if cursor == "0":
                     return sorted(found)
 
-        return run(walk())
+        return primitives.run(walk())
 
     def execute_command(self, *command: Argument) -> Any:
         """Send one command and return its reply, bytes as text where they are text. Raises: ServerError."""
-        return run(_call(*command))
+        return primitives.run(_call(*command))
 
     def monitor(self) -> Monitor:
         """Return what shows every command the server runs: `with redis_client.monitor() as lines: next(lines)`.
@@ -71,19 +71,20 @@ class Monitor:
         self._wire: Wire | None = None
 
     async def _open(self) -> Wire:
-        link = await primitives.link()
+        await primitives.cache.connected()
+        link = primitives.cache.link
         wire = await link.store.dedicated(link.names.ledger, lambda line: self._lines.put(_text(line)))
         await wire.call("MONITOR")
         wire.lost.add_done_callback(lambda _: self._lines.put(None))
         return wire
 
     def __enter__(self) -> Iterator[str]:
-        self._wire = run(self._open())
+        self._wire = primitives.run(self._open())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._wire is not None:
-            run(self._wire.close())
+            primitives.run(self._wire.close())
 
     def __iter__(self) -> Self:
         return self
@@ -96,7 +97,8 @@ class Monitor:
 
 
 async def _call(*command: Argument) -> Any:
-    link = await primitives.link()
+    await primitives.cache.connected()
+    link = primitives.cache.link
     key = str(command[1]) if len(command) > 1 else link.names.ledger
     return _text(await link.store.call(*command, key=key, timeout_s=CALL_S))
 
