@@ -1,11 +1,11 @@
-"""`python -m benchmarks [cache|memory|freshness …]`: measure, beside the peers, in one run. Without a name: all."""
+"""`python -m benchmarks [name …]`: measure, beside the peers, in one run. Without a name: all."""
 
 from __future__ import annotations
 
 import importlib
 import sys
 
-PARTS = ("cache", "memory", "freshness")
+PARTS = ("cache", "memory", "freshness", "stampede")
 
 
 def main(names: list[str]) -> int:
