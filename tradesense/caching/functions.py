@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
@@ -192,11 +192,20 @@ def _signature(function: Callable[..., Any]) -> tuple[inspect.Signature, bool]:
     except NameError:  # an annotation that only a type checker can see
         signature = inspect.signature(function).replace(return_annotation=Any)
     declared = signature.return_annotation
-    if declared is not inspect.Signature.empty and declared is not Any:
+    if _is_precise(declared):
         with suppress(TypeError):  # rows, for instance
             msgspec.json.schema(declared)
             return signature, True
     return signature.replace(return_annotation=Any), False
+
+
+def _is_precise(declared: Any) -> bool:
+    """Whether a type says what its values are made of: `list[Trade]` does, `list` and `list[Any]` do not."""
+    if declared in (inspect.Signature.empty, Any, object, list, dict, tuple, set, frozenset):
+        return False
+    return all(
+        _is_precise(part) for part in get_args(declared) if isinstance(part, type) or get_origin(part) or part is Any
+    )
 
 
 def _make_room(template: str, function: Callable[..., Any]) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import datetime
 import decimal
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Numeric, String, create_engine, select
+from sqlalchemy import Numeric, Row, String, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
@@ -59,7 +59,7 @@ def test_rows_come_back_as_rows(caching: ModuleType, db: Session) -> None:
     """By name, by position, unpacked and compared; decimals, times and dates stay what they are."""
 
     @caching.query_cache.cache_query(ttl=60)
-    def orders() -> Any:
+    def orders() -> list:  # type: ignore[type-arg] # as people write it
         return db.execute(select(Order.id, Order.price, Order.at, Order.day, Order.note).order_by(Order.id)).all()
 
     source = orders.__wrapped__()
@@ -82,15 +82,15 @@ def test_mapped_objects_come_back_as_records_of_their_columns(caching: ModuleTyp
     """Also inside rows, also after the session has expired them, and on the first call as on every other."""
 
     @caching.query_cache.cache_query(ttl=60)
-    def orders() -> Any:
+    def orders() -> list[Order]:
         return db.query(Order).order_by(Order.id).all()
 
     @caching.query_cache.cache_query(ttl=60)
-    def pairs() -> Any:
+    def pairs() -> Sequence[Row[Any]]:
         return db.execute(select(Order, Order.id).order_by(Order.id)).all()
 
     @caching.query_cache.cache_query(ttl=60)
-    def one(order_id: int) -> Any:
+    def one(order_id: int) -> Order | None:
         return db.get(Order, order_id)
 
     for _ in range(2):
