@@ -1,11 +1,12 @@
 """A FastAPI program with `def` endpoints, which run in threads beside the event loop: `uvicorn --workers 2`.
 
-`/loop/…` is an `async def` endpoint that calls the same function: it blocks the loop meanwhile, and works.
+`/loop/…` is an `async def` endpoint: what has the strategy's name works there and blocks the loop meanwhile; the
+library's facade refuses.
 """
 
 from __future__ import annotations
 
-from counted import answer, change
+from counted import answer, cache, change, figure_by_strategy
 from fastapi import FastAPI
 
 app = FastAPI()
@@ -18,9 +19,13 @@ def read(user_id: int) -> dict[str, int]:
 
 
 @app.get("/loop/figures/{user_id}")
-async def read_in_the_loop(user_id: int) -> dict[str, int]:
+async def read_in_the_loop(user_id: int) -> dict[str, int | str]:
     """Return a figure, from inside the event loop."""
-    return answer(user_id)
+    try:
+        cache.get("anything")
+    except RuntimeError as refused:
+        return {"strategy": figure_by_strategy(user_id), "refused": str(refused)}
+    return {}
 
 
 @app.post("/figures/{user_id}/{value}")

@@ -5,11 +5,11 @@ It uses the cache before gunicorn forks, so each worker begins with connections 
 
 from __future__ import annotations
 
-from counted import answer, change, figure
+from counted import answer, change
 from flask import Flask, Response, jsonify
 
 app = Flask(__name__)
-figure(1)
+answer(1)
 
 
 @app.get("/figures/<int:user_id>")
