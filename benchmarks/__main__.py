@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("cache", "memory", "freshness", "stampede")
+PARTS = ("cache", "memory", "freshness", "stampede", "journal")
 
 
 def main(names: list[str]) -> int:
