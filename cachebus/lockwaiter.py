@@ -20,13 +20,15 @@ class Waiter:
         self.terms = terms
         self.claim = claim
         self._late_s = LATE_S
-        self._look = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._look = self._loop.create_future()
+        self._at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Expect news from now on, before the server is asked."""
         if self._look.done():
-            self._look = asyncio.get_running_loop().create_future()
+            self._look = self._loop.create_future()
 
     def expect(self, taken: Taken) -> None:
         """Look again when the claim of whoever has the lock has ended, those in front first."""
@@ -54,8 +56,21 @@ class Waiter:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
 
     def _look_in(self, seconds: float) -> None:
+        """Set the time. A timer that is set for earlier stays: putting it off for each message would be dear."""
+        self._at_s = self._loop.time() + seconds + self._late_s
+        if self._timer is None or self._timer.when() > self._at_s:
+            self._set()
+
+    def _set(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(seconds + self._late_s, self.wake)
+        self._timer = self._loop.call_at(self._at_s, self._due)
+
+    def _due(self) -> None:
+        if self._loop.time() < self._at_s:
+            self._set()
+        else:
+            self.wake()

@@ -60,7 +60,11 @@ async def test_everyone_sees_who_holds_a_lock(locks: Locks, others: Locks) -> No
         assert seen is not None
         assert (seen.owner, seen.token, seen.waiting) == ("me", held.token, 1)
         assert 0 < held.remaining <= seen.remaining <= 10
-    await (await waiting).release()
+    next_one = await waiting
+    seen = await locks.holder("a")
+    assert seen is not None
+    assert (seen.owner, seen.token, seen.waiting) == ("them", next_one.token, 0)
+    await next_one.release()
     assert await others.holder("a") is None
 
 

@@ -103,6 +103,31 @@ async def _is(number: Awaitable[int], expected: int) -> bool:
 
 async def test_processes_that_add_to_one_value_lose_nothing(link: Link, begin: Begin) -> None:
     """Four processes read, add one and write, 50 times each, under one lock: 200."""
-    processes = [await begin("5s", "count", "50") for _ in range(4)]
-    assert [await line(process) for process in processes] == [["done", "50"]] * 4
+    processes = [await begin("10s", "count", "50") for _ in range(4)]
+    for process in processes:
+        assert await line(process) == ["begins"]
+    assert [await line(process) for process in processes] == [["done", "50", "0"]] * 4
     assert await Locks(link).guarded_get("the value") == 200
+
+
+async def test_two_holders_never_both_write(link: Link, begin: Begin) -> None:
+    """Processes are stopped past their lease in the midst of it, again and again: no sure write is ever lost."""
+    processes = [await begin("300ms", "count", "40") for _ in range(3)]
+    for process in processes:
+        await line(process)
+    locks, token = Locks(link), 0
+    for turn in range(6):
+        stopped = processes[turn % 3]
+        if stopped.returncode is None:
+            stopped.send_signal(signal.SIGSTOP)
+        try:
+            async with locks.lock("the lock") as held:  # whoever had it, has it no more
+                assert held.token > token
+                token = held.token
+        finally:
+            with suppress(ProcessLookupError):
+                stopped.send_signal(signal.SIGCONT)
+    said = [await line(process) for process in processes]
+    sure, unsure = sum(int(words[1]) for words in said), sum(int(words[2]) for words in said)
+    assert sure + unsure == 120
+    assert sure <= await locks.guarded_get("the value") <= sure + unsure
