@@ -52,6 +52,8 @@ class Observed:
 
     def fresh(self, latency_ms: float, events: int = 1) -> None:
         """Count events that took so long from their publication until no process reads older values any more."""
+        if not events:
+            return
         at = bisect_left(BOUNDS_MS, latency_ms)
         self.latencies[str(BOUNDS_MS[at]) if at < len(BOUNDS_MS) else "more"] += events
 

@@ -44,5 +44,6 @@ def _pages(settings: Settings, application: Application, work: Engines, health: 
     from worker import web  # noqa: PLC0415 - a worker without a port does without a web server
     from worker.metrics import Metrics  # noqa: PLC0415 - and without its metrics
 
-    app = web.pages(health, Metrics(application.cache, work, health))
+    live = web.live_page(application.cache, work.scheduler, settings.bus.shards) if work.refresher is not None else []
+    app = web.pages(health, Metrics(application.cache, work, health), live)
     return Service("pages", lambda: web.serve(app, settings.process.host, port))

@@ -61,4 +61,5 @@ def _consumers(application: Application, link: Link, bus: BusSettings, worker: s
             signatures=bus.signatures(),
             loading=cache.loading_only,
             seen=lambda: cache.reader.freshness.seen if cache.reader is not None else 0,
+            on_committed=lambda commit: cache.observed.fresh(commit.oldest_ms, commit.events),
         )

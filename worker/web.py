@@ -1,23 +1,27 @@
-"""The health pages, only when a port is given: /healthz (lives), /readyz (does its work), /metrics (Prometheus)."""
+"""The pages, only when a port is given: /healthz (lives), /readyz (works), /metrics (Prometheus), / (for people)."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
+from cachebus import Cache
+from cachebus.scheduler import Scheduler
 from worker.health import Health
 from worker.metrics import CONTENT_TYPE, Metrics
 
 
-def pages(health: Health, metrics: Metrics) -> Starlette:
-    """Return the app. Every page answers without a round trip, so an outage of Redis does not hang it."""
+def pages(health: Health, metrics: Metrics, live: Sequence[BaseRoute] = ()) -> Starlette:
+    """Return the app. The pages for machines answer without a round trip, so an outage of Redis does not hang them."""
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -34,8 +38,17 @@ def pages(health: Health, metrics: Metrics) -> Starlette:
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics_page),
+            *live,
         ]
     )
+
+
+def live_page(cache: Cache, scheduler: Scheduler | None, shards: int) -> list[BaseRoute]:
+    """Return the live page's routes; none where the gateway is not installed, by whose name it is found."""
+    if find_spec("gateway") is None:
+        return []
+    found: list[BaseRoute] = import_module("gateway.page").routes(cache, scheduler=scheduler, shards=shards)
+    return found
 
 
 def listen(host: str | None, port: int) -> socket.socket:

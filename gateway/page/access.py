@@ -127,6 +127,7 @@ def _code_name(link: Link, code: str) -> str:
 
 def _loopback(host: str) -> bool:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback  # a dual-stack socket sees IPv4 mapped

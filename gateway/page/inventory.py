@@ -108,5 +108,5 @@ def used_of(strategy: str, text: bytes | None) -> int | None:
     if strategy == "fixed" and len(numbers) == 2:
         return numbers[1]
     if strategy == "bucket" and len(numbers) == 3 and numbers[2]:
-        return -(-numbers[0] * 1000 // numbers[2])
+        return -(-numbers[0] // numbers[2])
     return None

@@ -7,7 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import uvicorn
 from starlette.applications import Starlette
@@ -72,12 +72,14 @@ class Site:
     """What a test talks to."""
 
     url: str
+    app: Starlette
     cache: Cache
     bus: Bus
     sessions: SessionStore
     consumer: Consumer
     scheduler: Scheduler
-    mended: asyncio.Event = field(default_factory=asyncio.Event)
+    mended: asyncio.Event
+    """Set it, and mails are sent."""
 
     async def admin(self) -> dict[str, str]:
         """Return the cookie of an admin."""
@@ -125,8 +127,9 @@ async def site(cache: Cache) -> AsyncIterator[Site]:
     page = Page(cache, sessions=sessions, scheduler=scheduler, sockets_of=lambda _: 1, cookie=COOKIE)
     running = [asyncio.create_task(part.run()) for part in (consumer, scheduler)]
     try:
-        async with served(Starlette(routes=page.routes())) as url:
-            yield Site(url, cache, Bus(link), sessions, consumer, scheduler, mended)
+        app = Starlette(routes=page.routes())
+        async with served(app) as url:
+            yield Site(url, app, cache, Bus(link), sessions, consumer, scheduler, mended)
     finally:
         for task in running:
             task.cancel()

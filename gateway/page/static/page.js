@@ -17,7 +17,7 @@ const DEFAULTS = { window: "1h", sort: "-cost_ms", view: "", live: "", letter: "
 let now = null, me = { admin: false }, can = [], letters = [], audit = [], skew = 0, held = false;
 const happened = [];
 
-// -- the address bar --------------------------------------------------------------------------------------------------
+// -- the address bar ---
 
 const query = new URLSearchParams(location.search);
 const get = (name) => query.get(name) ?? DEFAULTS[name] ?? "";
@@ -26,7 +26,7 @@ function set(name, value) {
   history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
 }
 
-// -- talking to the server --------------------------------------------------------------------------------------------
+// -- talking to the server ---
 
 async function ask(path, body) {
   const options = body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
@@ -91,7 +91,7 @@ async function rarely() {
   drawAudit();
 }
 
-// -- the state, the tiles ---------------------------------------------------------------------------------------------
+// -- the state, the tiles ---
 
 function draw() {
   drawState(); drawLatency(); drawRatio(); drawRedis(); drawReads(); drawViews(); drawSchedules(); drawPrimitives(); drawProcesses();
@@ -159,7 +159,7 @@ ${server.up ? html`<div class="big"><div><b>${figure(server.round_trip_ms)}</b><
 <div class="facts"><span>policy <b>${server.policy || "not told"}</b></span><span>evicted <b>${count(server.evicted)}</b></span><span>breaker <b>closed</b></span></div>` : html`<p class="none"><span class="chip bad">✕ away</span> The breaker is open: callers go on at once without it. It is tried again each second.</p>`}`)}`);
 }
 
-// -- reads over time --------------------------------------------------------------------------------------------------
+// -- reads over time ---
 
 const steps = () => (get("window") === "24h" ? now.hours : get("window") === "10m" ? now.minutes.slice(-10) : now.minutes);
 
@@ -171,7 +171,7 @@ function drawReads() {
 ${stacked(wide("reads"), 150, all, LAYERS, "Reads over time by layer")}`);
 }
 
-// -- views ------------------------------------------------------------------------------------------------------------
+// -- views ---
 
 const hits = (row) => (row.requests ? 1 - row.loads / row.requests : -1);
 const COLUMNS = [
@@ -197,7 +197,7 @@ function drawViews() {
   for (const bar of $("views-table").querySelectorAll("[data-px]")) bar.style.width = `${bar.dataset.px}px`;
 }
 
-// -- what happens -----------------------------------------------------------------------------------------------------
+// -- what happens ---
 
 const KINDS = { k: "key", t: "tag", p: "prefix" };
 const scope = (text) => (text === "*" ? html`<span class="chip gone" data-kind="all">everything</span>` : html`<span class="chip gone" data-kind="${KINDS[text[0]] ?? ""}">${text.slice(2)}${text[0] === "p" ? "*" : ""}</span>`);
@@ -239,7 +239,7 @@ function watch() {
   drawTail();
 }
 
-// -- dead letters -----------------------------------------------------------------------------------------------------
+// -- dead letters ---
 
 const ago = (ms) => `${span(Math.max(0, Date.now() + skew - ms))} ago`;
 
@@ -257,7 +257,7 @@ function drawLetters() {
   show($("letters-list"), shown.length ? html`${all}${shown.map(row)}${total > letters.length ? html`<p class="none">${count(total - letters.length)} older ones: <code>python -m worker deadletter list</code></p>` : ""}` : nothing(letters.length ? "No dead letter is like that." : "None: every event was handled."));
 }
 
-// -- schedules, primitives, processes ---------------------------------------------------------------------------------
+// -- schedules, primitives, processes ---
 
 function jobState(job) {
   if (job.paused) return html`<span class="chip warn">❚❚ paused</span>`;
@@ -296,7 +296,7 @@ function drawAudit() {
   show($("audit"), html`${head("audit", "Audit log", "what was done from this page")}${audit.length ? html`<div class="scroll"><table><tbody>${audit.map((one) => html`<tr><td class="soft nowrap">${ago(one.at_ms)}</td><td class="nowrap">${one.who}</td><td class="nowrap"><b>${one.action}</b></td><td class="name mono">${one.target}</td></tr>`)}</tbody></table></div>` : nothing("Nobody did anything yet.")}`);
 }
 
-// -- forms ------------------------------------------------------------------------------------------------------------
+// -- forms ---
 
 const forms = {
   async inspect({ key }) {
@@ -375,7 +375,7 @@ document.addEventListener("keydown", (event) => {
   document.querySelector("input[name=view]").focus();
 });
 
-// -- begin ------------------------------------------------------------------------------------------------------------
+// -- begin ---
 
 async function enter() {
   const code = location.hash.match(/^#enter=(.+)/)?.[1];
