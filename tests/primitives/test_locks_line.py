@@ -181,6 +181,24 @@ async def test_what_is_said_before_one_listens_is_not_missed(link: Link, locks: 
     await (await asyncio.wait_for(others.lock("a").acquire(), 10)).release()
 
 
+async def test_an_offer_that_nobody_waits_for_is_handed_on_at_once(
+    server: PrivateServer, link: Link, watched: WatchedServer, locks: Locks
+) -> None:
+    """A place in line that an outage left behind costs a living process' neighbours no time: it declines."""
+    others, third = Locks(link), Locks(link)
+    held = await locks.lock("a").acquire()
+    keys = (link.names.spread("lock", "a"), link.names.spread("lock-line", "a"))
+    await link.store.run("lock_take", keys, (f"{others._process}gone", "them", 1000, "wait", "", "wakes"))
+    await others._keeper.listen()
+    waiting = asyncio.create_task(third.lock("a").acquire())
+    await until(lambda: line(server, link) == 2)
+    await held.release()
+    next_one = await asyncio.wait_for(waiting, 20)
+    assert [verb for verb, _ in watched.commands].count("lock_release") == 2
+    await next_one.release()
+    assert line(server, link) == 0
+
+
 async def test_a_lost_wake_is_made_up_for_by_looking(server: PrivateServer, link: Link, locks: Locks) -> None:
     """Who did not hear that the lock is its own looks when the holder's claim ends by itself."""
     others = Locks(link)
