@@ -21,7 +21,7 @@ from cachebus.entry import unpack
 from cachebus.errors import ServerError
 from cachebus.freshness import Freshness, Verdict
 from cachebus.journal import Journal
-from cachebus.keys import scopes_of
+from cachebus.keys import key_scope, scopes_of
 from cachebus.ledger import Ledger
 from cachebus.link import now_s
 from cachebus.loader import Loader
@@ -144,12 +144,21 @@ class Reader:
             self.freshness.observe(demand.fresh_after)
             if self._journal is not None and not asking:
                 asking = not await self._journal.reached(demand.fresh_after, CATCH_UP_S)
-        if asking and self._ledger is not None and self._up():
-            try:
-                await self._ledger.ask(call.scopes)
-            except ServerError as away:
-                log.debug("%s: the ledger could not be asked: %s", call.key, away)
+        if asking and not await self._asked(call) and demand.fresh_after:
+            # What was invalidated up to that clock cannot be known here: this entry is taken to be among it.
+            self.freshness.invalidated((key_scope(call.key),), demand.fresh_after)
         return self.freshness.seen
+
+    async def _asked(self, call: Call) -> bool:
+        """Ask the ledger about this call; False where it cannot be asked."""
+        if self._ledger is None or not self._up():
+            return False
+        try:
+            await self._ledger.ask(call.scopes)
+        except ServerError as away:
+            log.debug("%s: the ledger could not be asked: %s", call.key, away)
+            return False
+        return True
 
     def _deliver(self, call: Call, load: Load, value: Value) -> Any:
         if value.renew_ms:

@@ -8,11 +8,6 @@ from cachebus.testing import FaultProxy
 from tests.conftest import Connect
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a process that cannot ask the ledger answers a fresh_after read from memory; Reader._catch_up must take "
-    "the key for invalidated then. Remove this mark with the mend.",
-)
 @pytest.mark.parametrize("how", ["black_hole", "cut"])
 async def test_fresh_after_holds_in_a_process_that_is_cut_off(connect: Connect, proxy: FaultProxy, how: str) -> None:
     """What it cannot ask about it loads anew: the clock came to it some other way, and is a promise."""
