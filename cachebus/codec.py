@@ -81,7 +81,10 @@ class Codec:
 
     def decode(self, payload: bytes) -> Any:
         """Return the value. Raises: msgspec.DecodeError (ValidationError included) when it is not of this type."""
-        return self._decoder.decode(payload)
+        try:
+            return self._decoder.decode(payload)
+        except (ValueError, OverflowError, RecursionError) as damaged:  # text that is not UTF-8, a date that is none
+            raise msgspec.DecodeError(f"{self._what}: the stored value is damaged: {damaged}") from None
 
 
 def is_immutable(declared: Any) -> bool:

@@ -101,7 +101,7 @@ def unpack(data: bytes) -> Entry | None:
             payload = inflate(payload)
         elif header.encoding != Encoding.RAW:
             return None
-    except (ValueError, msgspec.DecodeError, zstd.ZstdError):
+    except (ValueError, OverflowError, RecursionError, msgspec.DecodeError, zstd.ZstdError):
         return None
     if header.life_ms < 1 or not 0 <= header.grace_ms <= header.life_ms:
         return None
@@ -115,7 +115,7 @@ def stub(first_bytes: bytes) -> Stub | None:
     try:
         after = HEADER + int.from_bytes(first_bytes[LENGTH])
         return Stub(int(first_bytes[BORN]), _decode_header(first_bytes[HEADER:after]))
-    except (ValueError, msgspec.DecodeError):
+    except (ValueError, OverflowError, RecursionError, msgspec.DecodeError):
         return None
 
 
