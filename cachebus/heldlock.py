@@ -54,6 +54,7 @@ class Held:
         self._lost = ""
         self._over = False
         self._timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[Any] | None = None
         self._body: asyncio.Task[Any] | None = None
         self._cancelled_before = 0
         self._cancelled = False
@@ -144,8 +145,8 @@ class Held:
             self.lose("its lease ended")
             return
         lease_ms = self._lease.to_ask_ms(now)
-        if lease_ms:
-            self._locks.start(self._locks.renew(self, lease_ms))
+        if lease_ms and (self._asking is None or self._asking.done()):
+            self._asking = self._locks.start(self._locks.renew(self, lease_ms))
         self._timer = asyncio.get_running_loop().call_later(self._lease.next_s(now), self.look_again)
 
     def doubt(self) -> None:

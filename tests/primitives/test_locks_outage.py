@@ -160,6 +160,7 @@ async def test_a_slow_network_keeps_the_lock(server: PrivateServer, proxy: Fault
             assert held.remaining < 0.75
             await until(lambda: locks.counts["renewed"] >= 5)
             held.ensure()
+            assert len(locks._tasks) <= 1  # one question at a time
         assert locks.counts["lost"] == 0
 
 

@@ -102,12 +102,12 @@ async def _is(number: Awaitable[int], expected: int) -> bool:
 
 
 async def test_processes_that_add_to_one_value_lose_nothing(link: Link, begin: Begin) -> None:
-    """Four processes read, add one and write, 50 times each, under one lock: 200."""
-    processes = [await begin("10s", "count", "50") for _ in range(4)]
+    """Four processes read, add one and write, 25 times each, under one lock: 100."""
+    processes = [await begin("10s", "count", "25") for _ in range(4)]
     for process in processes:
         assert await line(process) == ["begins"]
-    assert [await line(process) for process in processes] == [["done", "50", "0"]] * 4
-    assert await Locks(link).guarded_get("the value") == 200
+    assert [await line(process) for process in processes] == [["done", "25", "0"]] * 4
+    assert await Locks(link).guarded_get("the value") == 100
 
 
 async def test_two_holders_never_both_write(link: Link, begin: Begin) -> None:
