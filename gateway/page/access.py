@@ -75,18 +75,15 @@ class Access:
             raise Refused(403, "only an admin may do this: sign in with a link from python -m gateway.page")
         return admin
 
-    async def enter(self, request: Request, code: str) -> str:
-        """Take a one-use code and return the id of a new admin session. Raises: Refused, SessionsUnavailable."""
+    async def enter(self, request: Request, code: str) -> tuple[str, str]:
+        """Take a one-use code; return the id of a new admin session, and whose it is. Raises: Refused."""
         refuse_other_sites(request)
         name = await self._link.store.call("GETDEL", _code_name(self._link, code))
         if name is None:
             raise Refused(403, "this code was used already, or is older than ten minutes; make another one")
-        return await self._sessions.create(
-            name.decode(),
-            {"role": ROLE},
-            ip=request.client.host if request.client is not None else None,
-            user_agent=request.headers.get("user-agent"),
-        )
+        ip = request.client.host if request.client is not None else None
+        agent = request.headers.get("user-agent")
+        return await self._sessions.create(name.decode(), {"role": ROLE}, ip=ip, user_agent=agent), name.decode()
 
     async def _admin(self, request: Request) -> Visitor | None:
         session = await self._sessions.get(request.cookies.get(self.cookie))

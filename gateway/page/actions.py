@@ -75,7 +75,7 @@ class Actions:
 
     def __init__(self, cache: Cache, letters: DeadLetters, sessions: SessionStore, scheduler: Scheduler | None) -> None:
         self._cache = cache
-        self._letters = letters
+        self.letters = letters
         self._sessions = sessions
         self.verbs: dict[str, Action] = {
             "letters/retry": Action(Letters, self._retry),
@@ -105,11 +105,11 @@ class Actions:
         ]
 
     async def _retry(self, asked: Letters) -> dict[str, Any]:
-        number = await self._letters.replay(asked.ids)
+        number = await self.letters.replay(asked.ids)
         return {"done": f"{number} of {len(asked.ids)} handled again"}
 
     async def _discard(self, asked: Letters) -> dict[str, Any]:
-        return {"done": f"{await self._letters.purge(asked.ids)} of {len(asked.ids)} thrown away"}
+        return {"done": f"{await self.letters.purge(asked.ids)} of {len(asked.ids)} thrown away"}
 
     async def _purge(self, asked: Purge) -> dict[str, Any]:
         names = asked.names(self._cache)

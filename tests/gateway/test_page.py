@@ -227,6 +227,8 @@ async def test_a_link_signs_in_once(shop: Site, browser: httpx.AsyncClient) -> N
     assert "httponly" in first.headers["set-cookie"].lower()
     assert (await browser.get("/page/api/now")).json()["me"] == {"name": "grace", "admin": True}
     assert (await browser.post("/page/api/enter", json={"code": code})).status_code == 403
+    (record,) = await Audit(shop.cache.link).newest()
+    assert (record.who, record.action) == ("grace", "enter")
 
 
 # -- who may act ------------------------------------------------------------------------------------------------------
