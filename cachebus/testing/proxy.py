@@ -1,7 +1,4 @@
-"""For tests of applications that use this library: a network that fails on command.
-
-`Cache.memory()` is the cache without a server, `cachebus.private_server.PrivateServer` a real one to kill and pause.
-"""
+"""A network that fails on command, between an application and its server."""
 
 from __future__ import annotations
 
