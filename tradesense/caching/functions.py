@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -140,12 +139,14 @@ def _read_async(view: View[..., Any], stored: Callable[..., Any], back: Callable
 
 
 class _Errand:
-    """A read from an event loop: if the load falls to it, it runs there, in its caller's context."""
+    """A read from an event loop: if the load falls to it, it runs there.
+
+    In its caller's context too: each step from loop to loop takes the context along.
+    """
 
     def __init__(self, function: Callable[[], Awaitable[Any]]) -> None:
         self._function = function
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
         self._task: asyncio.Task[None] | None = None
 
     async def load(self) -> Any:
@@ -158,7 +159,7 @@ class _Errand:
         return await asyncio.wait_for(asyncio.wrap_future(done), facade.timeout_s)
 
     def _begin(self, done: concurrent.futures.Future[Any]) -> None:
-        self._task = self._loop.create_task(self._run(done), context=self._context)
+        self._task = self._loop.create_task(self._run(done))
 
     async def _run(self, done: concurrent.futures.Future[Any]) -> None:
         try:

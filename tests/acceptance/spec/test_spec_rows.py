@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import Numeric, Row, String, create_engine, select
+from sqlalchemy import Numeric, Row, String, create_engine, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
@@ -91,14 +91,15 @@ def test_mapped_objects_come_back_as_records_of_their_columns(caching: ModuleTyp
 
     @caching.query_cache.cache_query(ttl=60)
     def one(order_id: int) -> Order | None:
-        return db.get(Order, order_id)
+        order = db.get(Order, order_id)
+        db.commit()  # expires every object of the session
+        return order
 
     for _ in range(2):
         assert [(order.id, order.price) for order in orders()] == [(1, decimal.Decimal("10.50")), (2, 21)]
         assert pairs()[0].Order.price == decimal.Decimal("10.50")
         assert one(2).day == datetime.date(2026, 1, 31)
         assert one(3) is None
-        db.commit()  # expires every object of the session
 
 
 def test_columns_that_must_never_be_cached_are_refused(caching: ModuleType, db: Session) -> None:
@@ -118,6 +119,17 @@ def test_columns_that_must_never_be_cached_are_refused(caching: ModuleType, db: 
     assert caching.redis_client.keys("*:e:*") == [
         key for key in caching.redis_client.keys("*:e:*") if "people" not in key and "emails" not in key
     ]
+
+
+def test_two_columns_of_one_name_are_refused(caching: ModuleType, db: Session) -> None:
+    """One would hide the other; the message says what to do."""
+
+    @caching.query_cache.cache_query(ttl=60)
+    def twice() -> Any:
+        return db.execute(text("SELECT 1 AS id, 2 AS id")).all()
+
+    with pytest.raises(NotCacheable, match="two columns are named 'id': label one"):
+        twice()
 
 
 @pytest.mark.parametrize(
