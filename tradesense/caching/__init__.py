@@ -5,6 +5,7 @@ blocks its caller for a round trip, in an event loop too: there, code that must 
 `docs/reference/spec-names.md` says what stands behind each name.
 """
 
+from tradesense.caching.channels import pubsub
 from tradesense.caching.functions import cache_response, query_cache
 from tradesense.caching.invalidation import (
     invalidate_analytics_cache,
@@ -35,6 +36,7 @@ __all__ = [  # noqa: RUF022 - grouped by what they are for
     "session_store",
     "rate_limiter",
     "distributed_lock",
+    "pubsub",
     # the server
     "get_redis_info",
     "redis_client",

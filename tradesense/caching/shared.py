@@ -44,7 +44,7 @@ class _Portal(Portal):
 
 
 class _Primitives(Cache):
-    """The connections of sessions and limits: the cache's own, or without Redis those to a stand-in.
+    """The connections of sessions, limits and pub/sub: the cache's own, or without Redis those to a stand-in.
 
     With `REDIS_ENABLED=false` that is a small server of this process, which ends with it; whatever the process forks
     uses the same one. So there is one implementation, and development sees what production does.
@@ -74,7 +74,7 @@ class _Primitives(Cache):
             from cachebus.private_server import PrivateServer  # noqa: PLC0415 - of the `embedded` extra
 
             self._server = PrivateServer.start("appendonly no")
-            log.warning("REDIS_ENABLED=false: sessions and limits live as long as this process")
+            log.warning("REDIS_ENABLED=false: sessions, limits and messages live as long as this process")
         return self._server
 
     async def close(self) -> None:

@@ -25,6 +25,8 @@ import tradesense.caching
 BLOCK = re.compile(r"^## (.*?)\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall(Path(__file__).with_name("blocks.md").read_text())
 
+DEADLINE_S = 20.0
+
 
 class Base(DeclarativeBase):
     """The application's tables."""
@@ -57,7 +59,7 @@ class Application:
         self.calls["analytics"] += 1
         return {"user_id": user_id, "calculation": self.calls["analytics"]}
 
-    def handle_trade_update(self, *message: Any) -> None:
+    def handle_trade_update(self, message: Any) -> None:
         """A subscriber."""
         self.heard.append(message)
         self.heard_one.set()
@@ -114,6 +116,8 @@ def tell(application: Application, result: dict[str, Any], seen: dict[str, Any])
     """Print what happened."""
     names = result["names"]
     session = names.get("session")
+    names["pubsub"].publish("trade:updates", {"user_id": 123, "action": "new_trade"})
+    application.heard_one.wait(DEADLINE_S)
     print(  # noqa: T201 - its answer
         json.dumps(
             {
@@ -123,6 +127,7 @@ def tell(application: Application, result: dict[str, Any], seen: dict[str, Any])
                 "session": session and [session.user_id, session.data["ip"]],
                 "session afterwards": str(names["session_store"].get_session(names["session_id"])),
                 "limit": [names.get("allowed"), names.get("remaining")],
+                "heard": application.heard,
                 "price": names.get("price"),
                 "price afterwards": names["cache_manager"].get("market:btc:price"),
                 "stats": sorted(names.get("stats", {})),
