@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
+from cachebus.history import process_name
 from worker.engines import Engines, engines
 from worker.health import Health
 from worker.heartbeat import Heartbeat
 from worker.loading import Application
-from worker.roster import Announcer, worker_name
+from worker.roster import Announcer
 from worker.settings import Settings
 from worker.stop import Stop
 from worker.supervisor import Service, Supervisor
@@ -26,7 +26,7 @@ class Worker:
 
 def build(settings: Settings, application: Application, stop: Stop) -> Worker:
     """Return the worker that *settings* ask for; the application's cache is connected. Starts nothing."""
-    name = worker_name(os.environ)
+    name = process_name()
     link = application.cache.link if settings.cache.redis_enabled else None
     work = engines(application, link, settings.bus, name) if link is not None else Engines()
     services = list(work.services())

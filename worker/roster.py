@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -19,16 +17,8 @@ log = structlog.get_logger("worker")
 
 LOOK_S = 0.5
 """How soon a change of state is said."""
-PLATFORM_NAMES = ("DYNO", "RAILWAY_REPLICA_ID", "RENDER_INSTANCE_ID", "FLY_MACHINE_ID")
-"""How Heroku, Railway, Render and Fly call one running copy."""
 FORGET_S = 3600
 """The list in Redis ends by itself this long after the last worker."""
-
-
-def worker_name(environment: Mapping[str, str]) -> str:
-    """Return a name for this process that a person finds again on the platform."""
-    place = next((environment[name] for name in PLATFORM_NAMES if environment.get(name)), None)
-    return f"{place or socket.gethostname()}.{os.getpid()}"
 
 
 class Announcer:

@@ -126,6 +126,7 @@ class Snapshots:
         self._cache = cache
         self._shards = shards
         self._scheduler = scheduler
+        self._locks_of_all = Locks(cache.link, owner="live page")
         self._fast, self._slow, self._inventory = _Kept(FAST_S), _Kept(SLOW_S), _Kept(INVENTORY_S)
 
     async def now(self, window: str) -> Now:
@@ -190,8 +191,7 @@ class Snapshots:
         return minutes, processes, waits, roster, jobs, newest
 
     async def _locks(self, names: list[str]) -> list[LockRow]:
-        locks = Locks(self._cache.link)
-        holders = await asyncio.gather(*[locks.holder(name) for name in names])
+        holders = await asyncio.gather(*[self._locks_of_all.holder(name) for name in names])
         return [
             LockRow(name, holder.owner, holder.token, holder.remaining * 1000, holder.waiting)
             for name, holder in zip(names, holders, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -21,6 +22,9 @@ QUEUED = 200
 """A viewer that is this far behind is told that something is missing."""
 SIGN_S = 15.0
 """A connection on which nothing happens carries a sign of life: proxies close silent ones."""
+
+LONGEST_S = 300.0
+"""The browser then connects again, and is asked again who it is: an ended session sees no more."""
 
 SocketsOf = Callable[[str], int]
 """How many sockets follow a topic here."""
@@ -47,7 +51,8 @@ class Watching:
             self._task = asyncio.create_task(self._watch(), name="live page tail")
         try:
             yield b"retry: 2000\n\n"
-            while True:
+            ends = time.monotonic() + LONGEST_S
+            while time.monotonic() < ends:
                 while queue:
                     yield queue.popleft()
                 if not await self._wait():

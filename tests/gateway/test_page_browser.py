@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
 
-from cachebus import Cache
+from cachebus import Cache, CacheSettings
 from cachebus.audit import Audit
 from cachebus.deadletters import DeadLetters
+from cachebus.private_server import PrivateServer
 from gateway.page import one_use_code
 from tests.gateway.page_site import COOKIE, Site, site
 from tests.waiting import until
@@ -186,6 +187,25 @@ async def test_what_an_event_says_is_never_markup(browser: Browser, shop: Site) 
     await expect(page.locator("#views-table")).to_contain_text(evil)
     assert await page.locator("main img").count() == 0
     await page.context.close()
+
+
+async def test_an_outage_is_red_and_the_last_figures_stay(browser: Browser, own_server: PrivateServer) -> None:
+    """Whoever looks while Redis dies sees that at once, keeps what was known, and sees green again when it is back."""
+    async with Cache(settings=CacheSettings(url=own_server.url)) as cache, site(cache) as shop:
+        page = await opened(browser, shop)
+        rows = page.locator("#schedules tbody tr")
+        await expect(page.locator("#state")).to_have_class("state ok")
+        await expect(rows).to_have_count(2)
+        own_server.kill()
+        await expect(page.locator("#state")).to_have_class("state bad")
+        await expect(page.locator("#state h1")).to_contain_text("Redis does not answer")
+        await expect(page.locator("#redis")).to_contain_text("breaker is open")
+        await expect(rows).to_have_count(2)
+        own_server.restart()
+        await expect(page.locator("#state")).to_have_class("state ok", timeout=20_000)
+        await shop.bus.publish("trade:created", {"user_id": 7}, key="after")
+        await expect(page.locator("#tail")).to_contain_text("trade:created · after", timeout=20_000)
+        await page.context.close()
 
 
 async def test_an_open_letter_stays_open_when_another_arrives(browser: Browser, shop: Site) -> None:

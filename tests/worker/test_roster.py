@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from cachebus import Cache
+from cachebus.history import process_name
 from cachebus.roster import Entry, workers
 from worker import roster
 from worker.engines import Engines
 from worker.health import Health, State
 from worker.heartbeat import SILENT_S, Heartbeat
-from worker.roster import Announcer, worker_name
+from worker.roster import Announcer
 from worker.stop import Stop
 from worker.supervisor import Service, Supervisor
 
@@ -91,5 +92,5 @@ async def test_a_disk_that_refuses_does_not_stop_it(
 
 def test_a_worker_is_named_as_its_platform_names_it() -> None:
     """On Heroku the name is the dyno's, elsewhere the machine's, with the process id."""
-    assert worker_name({"DYNO": "worker.1"}).startswith("worker.1.")
-    assert worker_name({}).rpartition(".")[2].isdigit()
+    assert process_name({"DYNO": "worker.1"}).startswith("worker.1.")
+    assert process_name({}).rpartition(".")[2].isdigit()

@@ -67,10 +67,12 @@ function confirmed(title, text, yes) {
 async function refresh() {
   try {
     const said = await ask(`now?window=${get("window")}`);
-    ({ now, me, can } = said);
-    skew = now.at_ms - Date.now();
-    $("pulse").className = "pulse on";
-    $("pulse").textContent = "live";
+    const away = said.now.servers.some((server) => !server.up);
+    now = away && now ? { ...now, verdict: said.now.verdict, servers: said.now.servers } : said.now; // the last figures stay
+    ({ me, can } = said);
+    skew = said.now.at_ms - Date.now();
+    $("pulse").className = away ? "pulse off" : "pulse on";
+    $("pulse").textContent = away ? "Redis away" : "live";
   } catch (failed) {
     $("pulse").className = "pulse off";
     $("pulse").textContent = failed.status ? "no data" : "page server away";
@@ -223,6 +225,7 @@ function watch() {
   const source = new EventSource("page/api/tail");
   let waiting = false;
   source.onopen = () => { happened.length = 0; };
+  source.onerror = () => { if (source.readyState === EventSource.CLOSED) setTimeout(watch, 3000); };
   source.addEventListener("gap", () => toast("Too much happened to show all of it."));
   source.onmessage = (message) => {
     happened.push({ ...JSON.parse(message.data), n: ++arrived });
@@ -286,10 +289,12 @@ function drawPrimitives() {
 
 function drawProcesses() {
   const waits = now.backlog?.shards ?? [];
-  const workers = now.workers.map((worker) => html`<tr><td class="name mono">${worker.name}</td><td><span class="chip ${worker.state === "ready" ? "ok" : "warn"}">${worker.state === "ready" ? "✓" : "▲"} worker, ${worker.state}</span> <span class="soft">${worker.why}</span></td><td></td><td></td></tr>`);
-  const processes = now.processes.map((one) => html`<tr><td class="name mono">${one.name}</td><td class="soft">${one.gauges.sockets === undefined ? "cache" : `gateway, ${count(one.gauges.sockets)} sockets`}${one.queued ? html` <span class="chip bad">✕ ${count(one.queued)} queued</span>` : ""}</td><td class="num nowrap">${count(one.entries)} <span class="soft">in ${bytes(one.bytes)}</span></td><td class="num nowrap">${span(one.journal_lag_ms)}</td></tr>`);
+  const known = new Map([...now.workers, ...now.processes].map(({ name }) => [name, {}]));
+  for (const worker of now.workers) known.get(worker.name).worker = worker;
+  for (const cache of now.processes) known.get(cache.name).cache = cache;
+  const rows = [...known].map(([name, { worker, cache }]) => html`<tr><td class="name mono">${name}</td><td>${worker ? html`<span class="chip ${worker.state === "ready" ? "ok" : "warn"}">${worker.state === "ready" ? "✓" : "▲"} worker, ${worker.state}</span> <span class="soft">${worker.why}</span>` : html`<span class="soft">${cache.gauges.sockets === undefined ? "cache" : `gateway, ${count(cache.gauges.sockets)} sockets`}</span>`}${cache?.queued ? html` <span class="chip bad">✕ ${count(cache.queued)} queued</span>` : ""}</td><td class="num nowrap">${cache ? html`${count(cache.entries)} <span class="soft">in ${bytes(cache.bytes)}</span>` : "–"}</td><td class="num nowrap">${span(cache?.journal_lag_ms)}</td></tr>`);
   const shards = waits.map((shard) => html`<span>shard ${shard.shard}: <b>${count(shard.waiting)}</b> wait, <b>${count(shard.retries)}</b> to retry, held by <b>${shard.holder || "nobody"}</b></span>`);
-  show($("processes"), html`${head("processes", "Processes", `${now.workers.length} workers, ${now.processes.length} caches`)}${workers.length + processes.length ? html`<div class="scroll"><table><thead><tr><th scope="col">Process</th><th scope="col"></th><th scope="col" class="num">In memory</th><th scope="col" class="num" title="since it last heard of the journal">Journal</th></tr></thead><tbody>${workers}${processes}</tbody></table></div>` : nothing("No process has said anything within half a minute.")}<div class="facts">${shards}${now.backlog ? html`<span><b>${count(now.backlog.refreshes)}</b> refreshes wait</span>` : ""}</div>`);
+  show($("processes"), html`${head("processes", "Processes", `${now.workers.length} workers of ${known.size}`)}${rows.length ? html`<div class="scroll"><table><thead><tr><th scope="col">Process</th><th scope="col"></th><th scope="col" class="num">In memory</th><th scope="col" class="num" title="since it last heard of the journal">Journal</th></tr></thead><tbody>${rows}</tbody></table></div>` : nothing("No process has said anything within half a minute.")}<div class="facts">${shards}${now.backlog ? html`<span><b>${count(now.backlog.refreshes)}</b> refreshes wait</span>` : ""}</div>`);
 }
 
 function drawAudit() {
