@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from cachebus.lock import Lease, Terms
+from cachebus.lock import Lease, LocalLocks, Terms, Wake
 
 
 def test_time_is_counted_from_the_question() -> None:
@@ -75,3 +75,22 @@ def test_a_doubt_asks_at_once() -> None:
     lease = Lease(Terms("a", "6s"), asked_s=0)
     lease.hurry(1)
     assert lease.to_ask_ms(1) == 6000
+
+
+def test_asking_again_is_the_same_place_in_line() -> None:
+    """In a process without a server, too: who looks twice stands once, and is offered the lock in its turn."""
+    told: list[Wake] = []
+    locks = LocalLocks(told.append)
+    assert locks.take("a", "p/1", "me", 1000, wait=True, now_s=0).ours
+    for _ in range(3):
+        assert not locks.take("a", "p/2", "me", 1000, wait=True, now_s=0).ours
+    assert not locks.take("a", "p/3", "me", 1000, wait=True, now_s=0).ours
+    seen = locks.look("a", now_s=0.5)
+    assert seen is not None
+    assert (seen.waiting, seen.remaining) == (2, 0.5)
+    assert locks.release("a", "p/1", now_s=0.5)
+    assert (told[-1].kind, told[-1].claim) == ("offer", "p/2")
+    assert not locks.take("a", "p/3", "me", 1000, wait=True, now_s=9).ours  # an offer in this process has no end
+    assert locks.take("a", "p/2", "me", 1000, wait=True, now_s=9).ours
+    assert not locks.release("a", "p/2", now_s=11)  # after its end
+    assert not locks.renew("a", "p/2", 1000, now_s=11)
