@@ -83,7 +83,7 @@ class Hub:
         self, rules: Rules, clock: Callable[[], float], wall_ms: Callable[[], int], *, window: Window | None = None
     ) -> None:
         self.rules = rules
-        self.window = window or Window()
+        self.window = Window() if window is None else window
         self.fresh_after = ""
         """Clock of the newest change that was told, for whoever begins to listen now."""
         self.clients: set[Client] = set()
@@ -149,7 +149,7 @@ class Hub:
         if self.window.after(identity) is not None:
             return Standing.KNOWN
         position, here = Position.of(identity), Position.of(self.window.newest)
-        if position is None or (here is not None and here.epoch != position.epoch):
+        if position is None or here is None or here.epoch != position.epoch:
             return Standing.LOST
         return Standing.ELSEWHERE
 

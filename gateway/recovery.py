@@ -36,8 +36,7 @@ class Recovery:
             async with self._one:
                 if self._hub.standing(after) is Standing.ELSEWHERE:
                     ahead = await self._look_for(after)
-        # From here on nothing waits. What we learnt may be old by now: memory is asked again, and decides.
-        ahead = ahead and self._hub.standing(after or "") is Standing.ELSEWHERE
+        # From the last reply to here nothing has waited, so what was found still holds.
         self._hub.attach(client, topics, after, ahead=ahead)
 
     async def _look_for(self, after: str) -> bool:
@@ -51,10 +50,10 @@ class Recovery:
                 return False
             window, asked = self._hub.window, Position.of(after)
             newest = Position.of(window.newest)
-            if not page.recovered or asked is None:
+            if not page.recovered or asked is None or newest is None or asked.epoch != newest.epoch:
                 return False
-            if newest is None or asked.clock > newest.clock:
-                return newest is None or asked.epoch == newest.epoch
+            if asked.clock > newest.clock:
+                return True
             messages = _up_to(window.base, page)
             found += messages
             if messages and messages[-1].id == window.base:

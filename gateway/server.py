@@ -23,6 +23,7 @@ from gateway.message import LARGEST_FRAME_BYTES
 
 HEADERS_S = 10.0
 """A request has to be complete after this time."""
+LINGER_S = 1.0
 PING_S = 25.0
 PONG_S = 8.0
 GONE_MS = 30_000
@@ -34,6 +35,7 @@ class PatientHttp(H11Protocol):
     """HTTP/1.1 that answers 408 to a request that does not become complete. Source: CWE-400, "slow loris"."""
 
     _late: asyncio.TimerHandle | None = None
+    _given_up = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Begin to wait for the first request."""
@@ -49,6 +51,8 @@ class PatientHttp(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Wait until there is a whole request, whatever trickles in meanwhile."""
+        if self._given_up:
+            return
         super().data_received(data)
         if self.transport.get_protocol() is not self or self.conn.their_state in {h11.DONE, h11.MUST_CLOSE}:
             self._stop_waiting()
@@ -70,9 +74,11 @@ class PatientHttp(H11Protocol):
 
     def _give_up(self) -> None:
         self._late = None
-        if self.conn.our_state is h11.IDLE or self.conn.our_state is h11.SEND_RESPONSE:
+        self._given_up = True
+        if self.conn.our_state is h11.IDLE:
             self.transport.write(b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-        self.transport.close()
+            self.transport.write_eof()  # closed at once, with bytes unread, the kernel would take the answer back
+        self.loop.call_later(LINGER_S, self.transport.close)
 
 
 class PatientSocket(WebSocketsSansIOProtocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ class FeedModel:
         self.store = self
         self.names = SimpleNamespace(feed="feed")
         self.feed = Feed(self)  # type: ignore[arg-type]  # the two things of a Link that a feed asks for
-        self.during_read = lambda: None
+        self.during_read: Callable[[], Awaitable[None]] | None = None
+        self._reading = False
 
     def publish(self, topic: str) -> FeedRecord:
         """Append a record as a commit does."""
@@ -53,7 +55,10 @@ class FeedModel:
             case ("XREAD", _, count, _, _, _, _, after):
                 found = [record for record in self.records if clock_of(record) > int(after.partition("-")[0])][:count]
                 return [[b"feed", lines(found)]] if found else None
-        self.during_read()
+        if self.during_read is not None and not self._reading:
+            self._reading = True
+            await self.during_read()
+            self._reading = False
         return lines(found)
 
     async def step(self, last: str) -> Page:

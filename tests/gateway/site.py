@@ -1,0 +1,100 @@
+"""A gateway that listens on loopback, in this process, and what the tests of it say to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.applications import Starlette
+from websockets.asyncio.client import ClientConnection, connect
+
+from cachebus import Link
+from cachebus.sessions import SessionStore
+from gateway import Gateway
+from gateway.server import serve
+
+COOKIE = "sid"
+
+
+class Site:
+    """One gateway, its deployment's sessions, and a hand that broadcasts."""
+
+    def __init__(self, link: Link, **options: Any) -> None:
+        self.link = link
+        self.sessions = SessionStore(link)
+        self.gateway = Gateway(link, sessions=self.sessions, public_topics=["market:*"], cookie=COOKIE, **options)
+        self.port = 0
+
+    @contextlib.asynccontextmanager
+    async def running(self, *, drain_s: float = 0.0) -> AsyncIterator[Site]:
+        """Listen on a free port."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port = listener.getsockname()[1]
+            application = Starlette(routes=self.gateway.routes())
+            server = serve(application, self.gateway, host="127.0.0.1", port=self.port, drain_s=drain_s)
+            async with self.gateway:
+                await self.gateway.begun()
+                running = asyncio.create_task(server._serve([listener]))
+                try:
+                    yield self
+                finally:
+                    server.should_exit = True
+                    await running
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def cookie(self, user_id: int = 42) -> str:
+        """Sign a user in."""
+        return await self.sessions.create(user_id)
+
+    async def broadcast(self, topic: str, count: int = 1) -> list[str]:
+        """Append broadcasts to the feed as commits do; return their ids."""
+        return [await append(self.link, topic) for _ in range(count)]
+
+    @contextlib.asynccontextmanager
+    async def socket(self, *topics: str, user_id: int = 42, **hello: Any) -> AsyncIterator[ClientConnection]:
+        """Open a socket of a signed-in user who has said hello."""
+        headers = {"Cookie": f"{COOKIE}={await self.cookie(user_id)}"}
+        async with connect(f"ws://127.0.0.1:{self.port}/ws", additional_headers=headers) as opened:
+            await opened.send(json.dumps({"op": "hello", "topics": topics, **hello}))
+            yield opened
+
+
+async def hear(opened: ClientConnection, what: str | None = None) -> dict[str, Any]:
+    """Return the next message; with *what*, the next of that type, others passed over."""
+    async with asyncio.timeout(20):
+        while True:
+            said: dict[str, Any] = json.loads(await opened.recv())
+            if what is None or said["type"] == what:
+                return said
+
+
+async def append(link: Link, topic: str) -> str:
+    """Write one record to the feed, in the form that a commit gives it."""
+    newest = await link.store.call("XREVRANGE", link.names.feed, "+", "-", "COUNT", 1)
+    before, clock = "", 1_000
+    if newest:
+        fields = dict(zip(newest[0][1][::2], newest[0][1][1::2], strict=True))
+        before = json.loads(fields[b"record"])["id"]
+        clock = int(newest[0][0].partition(b"-")[0])
+    identity = f"7-{clock + 1}"
+    body = {
+        "id": identity,
+        "ts": 1,
+        "fresh_after": str(clock),
+        "topic": topic,
+        "type": "test.hint",
+        "data": {"n": clock},
+    }
+    record = json.dumps(body, separators=(",", ":"))
+    await link.store.call(
+        *("XADD", link.names.feed, f"{clock + 1}-0", "before", before, "topic", topic, "record", record)
+    )
+    return identity

@@ -1,0 +1,294 @@
+"""Real sockets: who is let in, what arrives, and what is refused with which code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from cachebus import Link
+from gateway import websocket
+from tests.gateway.site import COOKIE, Site, hear
+from tests.waiting import until
+
+ELSEWHERE = "https://evil.example"
+
+
+@pytest.fixture
+async def site(link: Link) -> AsyncIterator[Site]:
+    """A gateway of this test's deployment."""
+    async with Site(link, origins=["https://app.example.com"]).running() as running:
+        yield running
+
+
+async def closed(opened: ClientConnection) -> int:
+    """Read until the other side closes; return the code."""
+    async with asyncio.timeout(20):
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await opened.recv()
+    assert opened.close_code is not None
+    return opened.close_code
+
+
+async def test_a_message_arrives_in_the_stated_form(site: Site) -> None:
+    """A broadcast reaches who follows its topic: version, id, type, topic, time, data, and the clock to read after."""
+    async with site.socket("user:42") as opened:
+        welcome = await hear(opened)
+        assert welcome["type"] == "gateway.welcome"
+        assert welcome["data"]["recovered"] is False
+        (identity,) = await site.broadcast("user:42")
+        said = await hear(opened)
+        assert said["id"] == identity
+        assert list(said) == ["v", "id", "ts", "fresh_after", "topic", "type", "data"]
+        assert (said["v"], said["topic"], said["type"], said["fresh_after"]) == (1, "user:42", "test.hint", "1000")
+
+
+async def test_only_what_is_followed_arrives(site: Site) -> None:
+    """Other topics are not sent; subscribing and unsubscribing hold from then on."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        await opened.send('{"op": "subscribe", "topics": ["market:AAPL"]}')
+        assert (await hear(opened))["data"]["topics"] == ["market:AAPL", "user:42"]
+        await opened.send('{"op": "unsubscribe", "topics": ["user:42"]}')
+        assert (await hear(opened))["data"]["topics"] == ["market:AAPL"]
+        await site.broadcast("user:42")
+        await site.broadcast("market:MSFT")
+        await site.broadcast("market:AAPL")
+        assert (await hear(opened))["topic"] == "market:AAPL"
+
+
+async def test_of_another_user_nothing_is_heard(site: Site) -> None:
+    """Following another user's topic, or one that no rule names, is answered with an error that says which and why."""
+    async with site.socket("user:43", "user:42", "admin:all", "user:4") as opened:
+        assert (await hear(opened))["data"]["topics"] == ["user:42"]
+        refused = [(await hear(opened, "gateway.error"))["data"] for _ in range(3)]
+        assert [(error["code"], error["topic"]) for error in refused] == [
+            ("forbidden", "user:43"),
+            ("forbidden", "admin:all"),
+            ("forbidden", "user:4"),
+        ]
+        await site.broadcast("user:43")
+        await site.broadcast("user:42")
+        assert (await hear(opened))["topic"] == "user:42"
+
+
+async def test_what_was_missed_arrives_once_and_in_order(site: Site) -> None:
+    """Who comes back with its last id gets what it missed, then what comes; the welcome says so."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        (last,) = await site.broadcast("user:42")
+        await hear(opened, "test.hint")
+    missed = await site.broadcast("user:42", 3)
+    await until(lambda: site.gateway.hub.window.newest == missed[-1], "the gateway hearing it")
+    async with site.socket("user:42", last=last) as opened:
+        assert (await hear(opened))["data"]["recovered"] is True
+        missed += await site.broadcast("user:42")
+        assert [(await hear(opened))["id"] for _ in range(4)] == missed
+
+
+async def test_a_gateway_that_has_just_started_reads_back(link: Link) -> None:
+    """After a restart of the gateway nothing is missing: the feed is asked for what memory does not have."""
+    async with Site(link).running() as first:
+        (last, *missed) = await first.broadcast("user:42", 5)
+    async with Site(link).running() as second, second.socket("user:42", last=last) as opened:
+        assert (await hear(opened))["data"]["recovered"] is True
+        assert [(await hear(opened))["id"] for _ in range(4)] == missed
+
+
+async def test_an_unknown_id_is_said_to_be_unknown(site: Site) -> None:
+    """An id of another epoch, or no id at all, is answered with recovered: false and the newest id."""
+    (newest,) = await site.broadcast("user:42")
+    await until(lambda: site.gateway.hub.window.newest == newest, "the gateway hearing it")
+    for last in ("6-1001", "nonsense", "", "7-99999999"):
+        async with site.socket("user:42", last=last) as opened:
+            welcome = await hear(opened)
+            assert (welcome["data"]["recovered"], welcome["id"]) == (False, newest)
+
+
+async def test_a_hole_in_the_feed_is_told_to_everyone(site: Site) -> None:
+    """A feed that began anew: every client hears recovered: false, and then the new messages."""
+    await site.broadcast("user:42", 3)
+    async with site.socket("user:42") as opened:
+        await hear(opened, "gateway.welcome")
+        await site.link.store.call("DEL", site.link.names.feed)
+        assert (await hear(opened, "gateway.reset"))["data"]["recovered"] is False
+        (identity,) = await site.broadcast("user:42")
+        assert (await hear(opened, "test.hint"))["id"] == identity
+
+
+@pytest.mark.parametrize("origin", [ELSEWHERE, "null", "https://app.example.com.evil.example"])
+async def test_another_site_is_refused_before_the_handshake(site: Site, origin: str) -> None:
+    """A page of another site gets 403 everywhere, though the browser sends the cookie; an allowed one gets in."""
+    headers = {"Cookie": f"{COOKIE}={await site.cookie()}", "Origin": origin}
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=headers)
+    assert refused.value.response.status_code == 403
+    async with httpx.AsyncClient(base_url=site.url, headers=headers) as http:
+        assert (await http.get("/events?topics=user:42")).status_code == 403
+        assert (await http.post("/ticket")).status_code == 403
+        headers["Origin"] = "https://app.example.com"
+        assert (await http.post("/ticket", headers=headers)).status_code == 200
+
+
+async def test_without_a_session_nobody_is_let_in(site: Site) -> None:
+    """No cookie, a made-up one, an ended session: 4401 on the socket, 401 on the stream and for tickets."""
+    ended = await site.cookie()
+    await site.sessions.invalidate(ended)
+    async with httpx.AsyncClient(base_url=site.url) as http:
+        for cookie in ("", "x" * 64, ended):
+            headers = {"Cookie": f"{COOKIE}={cookie}"}
+            async with connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=headers) as opened:
+                await opened.send('{"op": "hello", "topics": ["market:AAPL"]}')
+                assert await closed(opened) == 4401
+            assert (await http.get("/events?topics=market:AAPL", headers=headers)).status_code == 401
+            assert (await http.post("/ticket", headers=headers)).status_code == 401
+
+
+async def test_a_session_that_ends_takes_its_sockets_along(site: Site) -> None:
+    """Logging out closes the user's open sockets with 4401; other users' stay."""
+    async with site.socket("user:42") as opened, site.socket("user:43", user_id=43) as other:
+        await hear(opened)
+        await hear(other)
+        await site.sessions.invalidate_user(42)
+        await site.gateway.look_at_sessions()
+        assert await closed(opened) == 4401
+        await site.broadcast("user:43")
+        assert (await hear(other))["topic"] == "user:43"
+
+
+async def test_a_ticket_works_once(site: Site) -> None:
+    """A ticket lets its user in without a cookie, once; a used one, or one of an ended session, does not."""
+    session = await site.cookie()
+    async with httpx.AsyncClient(base_url=site.url, headers={"Cookie": f"{COOKIE}={session}"}) as http:
+        ticket, late = [(await http.post("/ticket")).json()["ticket"] for _ in range(2)]
+    async with connect(f"ws://127.0.0.1:{site.port}/ws") as opened:
+        await opened.send(json.dumps({"op": "hello", "topics": ["user:42"], "ticket": ticket}))
+        assert (await hear(opened))["data"]["topics"] == ["user:42"]
+    async with httpx.AsyncClient(base_url=site.url) as http:
+        assert (await http.get(f"/events?topics=user:42&ticket={ticket}")).status_code == 401
+        await site.sessions.invalidate(session)
+        assert (await http.get(f"/events?topics=user:42&ticket={late}")).status_code == 401
+
+
+async def test_frames_that_cannot_be_read_are_answered(site: Site) -> None:
+    """Broken JSON, an unknown operation, a wrong type: an error that names it, and the connection stays."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        for frame, named in (
+            ("{", "truncated"),
+            ('{"op": "delete"}', "delete"),
+            ('{"op": "subscribe", "topics": 7}', "topics"),
+            ('{"op": "hello"}', "already"),
+        ):
+            await opened.send(frame)
+            error = (await hear(opened))["data"]
+            assert error["code"] == "malformed"
+            assert named in error["reason"]
+        await opened.send(json.dumps({"op": "subscribe", "topics": [f"market:{n}" for n in range(101)]}))
+        assert len((await hear(opened))["data"]["topics"]) == 100
+        assert (await hear(opened))["data"]["code"] == "too_many_topics"
+
+
+async def test_a_large_frame_closes(site: Site) -> None:
+    """A frame of more than 4096 bytes: closed with 1009."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        await opened.send(json.dumps({"op": "subscribe", "topics": ["market:" + "x" * 5000]}))
+        assert await closed(opened) == 1009
+
+
+async def test_a_flood_of_frames_closes(site: Site) -> None:
+    """Hundreds of frames at once: closed with 4429."""
+    async with site.socket("user:42") as opened:
+        for _ in range(300):
+            await opened.send('{"op": "subscribe", "topics": []}')
+        assert await closed(opened) == 4429
+
+
+async def test_who_says_nothing_is_closed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket without a hello is closed with 4408; one whose first frame is something else, with 4400."""
+    async with connect(f"ws://127.0.0.1:{site.port}/ws") as opened:
+        await opened.send('{"op": "subscribe", "topics": []}')
+        assert await closed(opened) == 4400
+    monkeypatch.setattr(websocket, "HELLO_S", 0.05)
+    async with connect(f"ws://127.0.0.1:{site.port}/ws") as opened:
+        assert await closed(opened) == 4408
+
+
+async def test_headers_that_never_end_are_answered(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that trickles in is answered with 408 and closed, however lively it trickles."""
+    monkeypatch.setattr("gateway.server.HEADERS_S", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+    writer.write(b"GET /events HTTP/1.1\r\nhost: x\r\n")
+    answer = asyncio.ensure_future(reader.read())
+    while not answer.done():
+        writer.write(b"x-more: 1\r\n")
+        await asyncio.sleep(0.01)
+    assert answer.result().startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
+async def test_a_full_gateway_says_so(link: Link) -> None:
+    """One client too many is refused with 503 before the handshake."""
+    async with Site(link, most_clients=1).running() as site, site.socket("user:42") as opened:
+        await hear(opened)
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{site.port}/ws")
+        assert refused.value.response.status_code == 503
+
+
+async def test_a_gateway_that_stops_sends_everyone_away(link: Link) -> None:
+    """Stopping closes every client with 1012, one after the other, and lets nobody in meanwhile."""
+    site = Site(link)
+    async with site.running(), site.socket("user:42") as opened, site.socket("user:42") as second:
+        await hear(opened)
+        await hear(second)
+        draining = asyncio.create_task(site.gateway.drain(0.1))
+        assert {await closed(opened), await closed(second)} == {1012}
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(f"ws://127.0.0.1:{site.port}/ws")
+        assert refused.value.response.status_code == 503
+        await draining
+
+
+async def test_events_stream_resumes(site: Site) -> None:
+    """Server-sent events carry the same messages; with Last-Event-ID the stream goes on where it was."""
+    headers = {"Cookie": f"{COOKIE}={await site.cookie()}"}
+    async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=20) as http:
+        async with http.stream("GET", "/events?topics=user:42") as stream:
+            assert stream.headers["content-type"].startswith("text/event-stream")
+            lines = stream.aiter_lines()
+            assert (await anext(lines)).startswith("retry: ")
+            await site.broadcast("user:42")
+            identity = ""
+            async for line in lines:
+                if line.startswith("id: "):
+                    identity = line[4:]
+                if line.startswith("data: ") and json.loads(line[6:])["topic"] == "user:42":
+                    break
+        missed = await site.broadcast("user:42", 2)
+        async with http.stream("GET", "/events?topics=user:42", headers={"Last-Event-ID": identity}) as stream:
+            seen = []
+            async for line in stream.aiter_lines():
+                if line.startswith("data: ") and (said := json.loads(line[6:]))["topic"] is not None:
+                    seen.append(said["id"])
+                    if len(seen) == 2:
+                        break
+        assert seen == missed
+        assert (await http.get("/events?topics=user:43")).status_code == 403
+
+
+async def test_nothing_is_left_of_those_who_left(site: Site) -> None:
+    """Clients that leave are forgotten: no follower, no connection counted."""
+    for _ in range(5):
+        async with site.socket("user:42", "market:AAPL") as opened:
+            await hear(opened)
+    await until(lambda: not site.gateway.connected, "the last one leaving")
+    assert (site.gateway.hub.clients, site.gateway.hub._followers) == (set(), {})
