@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("cache", "memory", "freshness", "stampede", "journal")
+PARTS = ("cache", "memory", "freshness", "stampede", "journal", "dictionaries")
 
 
 def main(names: list[str]) -> int:

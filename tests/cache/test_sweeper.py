@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from cachebus import Cache, Link
+from cachebus import Cache, CacheSettings, Link
 from cachebus.entry import Header, pack
-from cachebus.private_server import PrivateCluster
+from cachebus.private_server import PrivateCluster, PrivateServer
 from cachebus.sweeper import Sweeper
+from schedules import sweeping
 
 AT_ONCE = 1_000_000
 """Commands a second: a test does not wait for a budget."""
@@ -154,3 +155,15 @@ async def test_every_node_of_a_cluster_is_swept() -> None:
             await asyncio.sleep(0.005)
             swept = await sweeper(cache.link).sweep()
             assert (swept.looked, swept.removed, swept.finished) == (300, 150, True)
+
+
+async def test_the_schedule_sweeps_the_applications_cache(
+    server: PrivateServer, namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The job as the worker runs it."""
+    caplog.set_level("INFO", "schedules.sweeping")
+    monkeypatch.setattr(sweeping, "cache", Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    async with sweeping.cache as cache:
+        await fill(cache, 20)
+        await sweeping.dead_entries.function()
+    assert "20 entries looked at, 0 removed" in caplog.text

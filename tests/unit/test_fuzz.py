@@ -107,3 +107,10 @@ def test_a_compressed_entry_that_is_damaged_does_not_grow() -> None:
     for _ in range(2000):
         found = unpack(flipped(data, choose))
         assert found is None or len(found.payload) <= LARGEST_BYTES
+
+
+def test_an_encoding_of_a_later_version_is_a_miss() -> None:
+    """Not an error, and not the bytes as they are; a later version may add one without a flag day."""
+    data = pack(b"\x01", 1, Header(1000, 0, 1.0, encoding=7), "fuzz")
+    assert unpack(data) is None
+    assert unpack(pack(b"\x01", 1, Header(1000, 0, 1.0), "fuzz")) is not None
