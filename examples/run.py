@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from worker.settings import Settings
 
 LOG = Path(".data/worker.log")
 APPS = ("app-a", "app-b")
+GATEWAY_PORT = 8080
+APP_PORT = 8000
 TRY = '{"user_id": 7, "action": "new_trade"}'
 SHOW_S = 1.0
 AGAIN_S = 1.0
@@ -142,6 +145,7 @@ async def run(seconds: float | None) -> int:
     worker = Process("worker", ("-m", "worker"), environment, None)
     apps = [Process(name, ("-m", "examples.traffic", name), environment, board.hear) for name in APPS]
     listener = Process("listener", ("-m", "examples.listener"), environment, board.hear_listener)
+    web = serve_browsers(environment)
     print(f"log        {LOG}")
     print(f"try        redis-cli -u {url} PUBLISH trade:updates '{TRY}'\n", flush=True)
     code = -1
@@ -157,10 +161,33 @@ async def run(seconds: float | None) -> int:
             await asyncio.gather(watching, return_exceptions=True)
     finally:
         code = await worker.stop()
-        await asyncio.gather(*[process.stop() for process in (*apps, listener)])
+        await asyncio.gather(*[process.stop() for process in (*apps, listener, *web)])
         if server is not None:
             await asyncio.to_thread(server.stop)
     return verdict(board, code) if seconds is not None else 0
+
+
+def serve_browsers(environment: dict[str, str]) -> list[Process]:
+    """Start the gateway and the application with a page, and say where they are."""
+    gateway, app = open_port(GATEWAY_PORT), open_port(APP_PORT)
+    gateway_url, app_url = f"http://localhost:{gateway}/", f"http://localhost:{app}"
+    settings = {"PORT": str(gateway), "HOST": "127.0.0.1", "GATEWAY_ORIGINS": app_url, "GATEWAY_COOKIE": "sid"}
+    settings["GATEWAY_DRAIN"] = "100ms"
+    command = ("-m", "uvicorn", "examples.fastapi_app.app:app", "--port", str(app), "--log-level", "warning")
+    print(f"live page  {gateway_url}")
+    print(f"portfolio  {app_url}/?user=7   changes by itself when user 7 trades")
+    return [
+        Process("gateway", ("-m", "gateway"), {**environment, **settings}, None),
+        Process("web", command, {**environment, "GATEWAY_URL": gateway_url}, None),
+    ]
+
+
+def open_port(wanted: int) -> int:
+    """Return *wanted*, or some other port where somebody else has it."""
+    for port in (wanted, 0):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as found:
+            return int(found.getsockname()[1])
+    return wanted
 
 
 async def drained(board: Board) -> None:

@@ -1,0 +1,1 @@
+"""A FastAPI application whose pages change by themselves."""
