@@ -208,8 +208,8 @@ async def test_an_outage_is_red_and_the_last_figures_stay(browser: Browser, own_
         await page.context.close()
 
 
-async def test_an_open_letter_stays_open_when_another_arrives(browser: Browser, shop: Site) -> None:
-    """Whoever reads is not interrupted by what is new."""
+async def test_an_open_letter_stays_open_while_others_come_and_go(browser: Browser, shop: Site) -> None:
+    """Whoever reads is not interrupted by what is new, nor by what somebody else clears away."""
     await fail_mails(shop, "ada@example.com")
     page = await opened(browser, shop)
     await page.locator("#letters summary").click()
@@ -217,6 +217,10 @@ async def test_an_open_letter_stays_open_when_another_arrives(browser: Browser, 
     await expect(page.locator("#letters details")).to_have_count(2)
     await expect(page.locator("#letters details").nth(1)).to_have_attribute("open", "")
     await expect(page.locator("#letters details").nth(0)).not_to_have_attribute("open", "")
+    letters = DeadLetters(shop.cache.link)
+    await letters.purge([(await letters.newest())[0].letter_id])
+    await expect(page.locator("#letters details")).to_have_count(1)
+    await expect(page.locator("#letters details")).to_have_attribute("open", "")
     await page.context.close()
 
 
