@@ -1,0 +1,210 @@
+"""Two workers, one publisher, and everything that can go wrong with them; and a checker that trusts none of them.
+
+The publisher keeps its own record of what was accepted. The checker reads feed, ledger and dead letters, and says what
+is lost, what is there twice, and what is out of order. `python tests/bus/soak.py` runs it at full size.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from serving import HERE, Workers
+
+from cachebus.bus import Bus
+from cachebus.errors import ServerError
+from cachebus.link import Link
+from cachebus.private_server import PrivateServer
+from cachebus.testing import FaultProxy
+
+LEASE = "500ms"
+PATIENCE_S = 60.0
+
+
+class Crashing(Workers):
+    """Worker processes that run the harness's handler, behind a network that can fail."""
+
+    async def start(self, **environment: str) -> str:
+        """Start a worker and return its name when it is ready."""
+        name = f"w{next(self._names)}"
+        arguments = (str(HERE / "harness_worker.py"), self._url, self._link.names.namespace, name, self._lease)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, *arguments),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **environment},
+        )
+        self._alive[name] = process
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        return name
+
+
+@dataclass
+class Findings:
+    """What the checker found. `sound` is what is wanted."""
+
+    published: int = 0
+    lost: list[int] = field(default_factory=list)
+    twice: list[int] = field(default_factory=list)
+    invented: list[int] = field(default_factory=list)
+    disordered: int = 0
+    not_invalidated: list[int] = field(default_factory=list)
+    dead_letters: int = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether each event's effects are there once, in order, and nothing else is."""
+        wrong = (self.lost, self.twice, self.invented, self.disordered, self.not_invalidated, self.dead_letters)
+        return not any(wrong)
+
+
+def check(accepted: list[int], feed: list[int], scopes: set[str], dead_letters: int) -> Findings:
+    """Compare what was accepted, in that order, with what became of it."""
+    seen, wanted = Counter(feed), set(accepted)
+    first = list(dict.fromkeys(feed))
+    return Findings(
+        published=len(accepted),
+        lost=[n for n in accepted if n not in seen],
+        twice=[n for n, times in seen.items() if times > 1],
+        invented=[n for n in seen if n not in wanted],
+        disordered=sum(later < earlier for earlier, later in itertools.pairwise(first)),
+        not_invalidated=[n for n in accepted if f"t:n:{n}" not in scopes],
+        dead_letters=dead_letters,
+    )
+
+
+class Harness:
+    """One run: *faults* so many, of *kinds* by weight, while *events* events are published and *after* them none."""
+
+    def __init__(self, server: PrivateServer, *, events: int, faults: dict[str, int], seed: int, fence: bool) -> None:
+        self._server = server
+        self._events = events
+        self._draw = random.Random(seed)  # noqa: S311 - moments, not secrets
+        self._plan = [kind for kind, times in faults.items() for _ in range(times)]
+        self._draw.shuffle(self._plan)
+        self._environment = {} if fence else {"FENCE": "off"}
+        self.accepted: list[int] = []
+        self.takeovers_s: list[float] = []
+        self._stop_worker = ""
+        self._may_publish = 0
+
+    async def run(self) -> Findings:
+        """Publish, break, wait until all is handled, check."""
+        proxy = FaultProxy(self._server.port)
+        async with proxy, Link(self._server.url) as link, Crashing(link, proxy.url, LEASE) as workers:
+            self._link, self._workers, self._proxy = link, workers, proxy
+            for _ in range(2):
+                await workers.start(**self._environment)
+            publishing = asyncio.create_task(self._publish())
+            for at, kind in enumerate(self._plan):
+                self._may_publish = self._events * (at + 1) // len(self._plan)  # spread over all faults
+                while len(self.accepted) < self._events * at // len(self._plan):  # noqa: ASYNC110 - polling is enough here
+                    await asyncio.sleep(0.005)
+                await getattr(self, f"_{kind}")()
+            await publishing
+            await self._until(self._handled)
+            return await self._check()
+
+    # -- the faults -------------------------------------------------------------------------------------------------
+
+    async def _kill(self) -> None:
+        """kill -9 of the active worker; another process is started in its place."""
+        active = await self._active()
+        await asyncio.sleep(self._draw.uniform(0, 0.2))
+        killed = time.monotonic()
+        await self._workers.kill(active)
+        await self._workers.start(**self._environment)
+        await self._active(other_than=active)
+        self.takeovers_s.append(time.monotonic() - killed)
+
+    async def _stop(self) -> None:
+        """SIGSTOP in the middle of a handler until another worker is active, then SIGCONT."""
+        active = await self._active()
+        self._stop_worker = active
+        await self._active(other_than=active)
+        behind = await self._length()
+        await self._until(lambda: self._longer(behind))  # it has written what the stopped one had in hand
+        self._workers.resume(active)
+
+    async def _restart(self) -> None:
+        """The server dies and comes back with its append-only file."""
+        await asyncio.to_thread(self._server.restart)
+
+    async def _cut(self) -> None:
+        """The server closes every connection."""
+        for kind in ("normal", "pubsub"):
+            await asyncio.to_thread(self._server.ask, "CLIENT", "KILL", "TYPE", kind)
+
+    async def _swallow(self) -> None:
+        """The workers' sockets stay open and carry nothing for a while, longer than the lease."""
+        self._proxy.black_hole()
+        await asyncio.sleep(self._draw.uniform(0.5, 3.0))
+        self._proxy.resume()
+
+    # -- the publisher ----------------------------------------------------------------------------------------------
+
+    async def _publish(self) -> None:
+        bus = Bus(self._link)
+        for n in range(self._events):
+            while n >= self._may_publish and not self._stop_worker:  # noqa: ASYNC110 - polling is enough here
+                await asyncio.sleep(0.005)
+            stop, self._stop_worker = self._stop_worker, ""
+            await bus.publish("numbers", {"n": n, "stop": stop}, timeout="60s")
+            self.accepted.append(n)
+            await asyncio.sleep(0.002)
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def _active(self, other_than: str = "") -> str:
+        name: str = await self._until(self._workers.active, other_than)
+        return name
+
+    async def _length(self) -> int:
+        return int(await self._link.store.call("XLEN", self._link.names.feed))
+
+    async def _longer(self, than: int) -> bool:
+        return await self._length() > than or len(self.accepted) == self._events
+
+    async def _handled(self) -> bool:
+        return await self._length() >= self._events
+
+    async def _until(self, ask: Callable[[], Awaitable[Any]], other_than: Any = "") -> Any:
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            try:
+                found = await ask()
+            except ServerError:
+                found = None
+            if found and found != other_than:
+                return found
+            await asyncio.sleep(0.01)
+        return found
+
+    async def _check(self) -> Findings:
+        call, names = self._link.store.call, self._link.names
+        feed: list[int] = []
+        after = "-"
+        while lines := await call("XRANGE", names.feed, after, "+", "COUNT", 5000, timeout_s=5.0):
+            for _, flat in lines:
+                record = dict(zip(flat[::2], flat[1::2], strict=True))[b"record"]
+                feed.append(msgspec.json.decode(record)["data"])
+            after = f"({lines[-1][0].decode()}"
+        scopes = {name.decode() for name in await call("ZRANGE", names.ledger, 0, -1, timeout_s=5.0)}
+        return check(self.accepted, feed, scopes, await call("XLEN", names.bus("deadletters")))
+
+
+async def crash(*, events: int, faults: dict[str, int], seed: int = 1, fence: bool = True) -> tuple[Findings, Harness]:
+    """Run the harness against a server of its own."""
+    with PrivateServer.start("appendfsync always") as server:
+        harness = Harness(server, events=events, faults=faults, seed=seed, fence=fence)
+        return await harness.run(), harness

@@ -1,0 +1,34 @@
+"""Workers and server die, stall and are cut off at random: each event's effects are there once, in order."""
+
+from __future__ import annotations
+
+from harness_bus import check, crash
+
+FAULTS = {"kill": 5, "stop": 2, "restart": 1, "cut": 1, "swallow": 1}
+
+
+async def test_every_fault_at_random_loses_nothing_and_doubles_nothing() -> None:
+    """kill -9, SIGSTOP in a handler, a restarted server, cut and black-holed connections, 1,000 events."""
+    findings, harness = await crash(events=1000, faults=FAULTS, seed=3)
+    assert findings.sound, findings
+    assert findings.published == 1000
+    assert len(harness.takeovers_s) == FAULTS["kill"]
+
+
+async def test_without_the_fence_the_same_harness_finds_effects_written_twice() -> None:
+    """The test above can fail: a stopped worker that goes on writes what another one has written."""
+    findings, _ = await crash(events=60, faults={"stop": 2}, fence=False)
+    assert findings.twice, findings
+    assert not findings.sound
+
+
+def test_the_checker_names_what_is_lost_twice_invented_out_of_order_and_not_invalidated() -> None:
+    """Each kind of damage, by itself, in a record made up for it."""
+    scopes = {"t:n:0", "t:n:1", "t:n:2"}
+    assert check([0, 1, 2], [0, 1, 2], scopes, 0).sound
+    assert check([0, 1, 2], [0, 2], scopes, 0).lost == [1]
+    assert check([0, 1, 2], [0, 1, 1, 2], scopes, 0).twice == [1]
+    assert check([0, 1], [0, 1, 2], scopes, 0).invented == [2]
+    assert check([0, 1, 2], [0, 2, 1], scopes, 0).disordered == 1
+    assert check([0, 1, 2], [0, 1, 2], {"t:n:0"}, 0).not_invalidated == [1, 2]
+    assert not check([0], [0], scopes, 1).sound
