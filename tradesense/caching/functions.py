@@ -94,7 +94,8 @@ def _cached(
     _make_room(template, function)
     stored = _storable(function, signature, typed)
     tags = of_user if user_aware else of_nobody
-    view = facade.cache.view(template, ttl=ttl or _default_ttl, tags=tags, not_in_key=not_in_key)(stored)
+    lifetime = _default_ttl if ttl is None else ttl
+    view = facade.cache.view(template, ttl=lifetime, tags=tags, not_in_key=not_in_key)(stored)
     back = _same if typed else from_plain
     read = _read_async if inspect.iscoroutinefunction(function) else _read_sync
     wrapper = wraps(function)(read(view, stored, back))

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from cachebus import CacheSettings
+from cachebus import CacheSettings, ConfigurationError
 from cachebus.errors import SessionsUnavailable
+from cachebus.private_server import PrivateServer
 from cachebus.testing import FaultProxy
 from tests.waiting import until
 
@@ -200,3 +201,22 @@ def test_statistics_add_up(caching: ModuleType) -> None:
     stats = manager.get_stats()
     assert (stats["backend"], stats["connected"], stats["enabled"]) == ("redis", True, True)
     assert stats["hits"] / (stats["hits"] + stats["misses"]) == pytest.approx(stats["hit_rate"], abs=1e-4)
+
+
+def test_without_a_ttl_it_is_the_environments(
+    caching: ModuleType, server: PrivateServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`CACHE_DEFAULT_TTL`, for functions and keys alike; nothing lives for ever, and a TTL of nothing is refused."""
+    monkeypatch.setenv("CACHE_DEFAULT_TTL", "7")
+
+    @caching.query_cache.cache_query()
+    def query() -> int:
+        return 1
+
+    query()
+    caching.cache_manager.set("key", 1)
+    left_ms = [server.ask("PTTL", name) for name in server.ask("KEYS", f"{namespace}:e:*")]
+    assert len(left_ms) == 2
+    assert all(0 < left <= 8_000 for left in left_ms)
+    with pytest.raises(ConfigurationError, match="ttl"):
+        caching.query_cache.cache_query(ttl=0)(lambda: 1)
