@@ -242,6 +242,7 @@ async def test_it_fits_and_is_kept_as_a_picture(browser: Browser, shop: Site, wi
     )
     await expect(page.locator("#tail li").first).to_be_visible()
     await expect(page.locator("#inspected pre")).to_be_visible()
+    await expect(page.locator("#schedules")).to_contain_text("no template for the daily report")
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     nameless = "[...document.querySelectorAll('main :is(button, input, select)')]"
     nameless += ".filter(control => !(control.textContent || control.ariaLabel)).length"

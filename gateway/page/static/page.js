@@ -1,4 +1,4 @@
-// The live page. State lives in the address bar (filters), in what the server last said (now), and nowhere else.
+// The live page. Filters live in the address bar; what the server last said is `now`.
 import { bytes, clock, count, html, lines, readable, show, span, stacked } from "./charts.js";
 
 const $ = (id) => document.getElementById(id);
@@ -100,7 +100,7 @@ function draw() {
   $("me").textContent = me.admin ? `${me.name} · admin` : "read only";
   $("me").className = me.admin ? "me admin" : "me";
   $("me").title = me.admin ? "You may act. Everything you do is written to the audit log." : "To act, sign in: python -m gateway.page prints a link";
-  for (const button of document.querySelectorAll("[data-set]")) button.setAttribute("aria-pressed", button.dataset.set === `window=${get("window")}`);
+  for (const button of document.querySelectorAll("[data-set]")) button.ariaPressed = button.dataset.set === `window=${get("window")}`;
 }
 
 function drawState() {
@@ -265,7 +265,7 @@ function drawLetters() {
 function jobState(job) {
   if (job.paused) return html`<span class="chip warn">❚❚ paused</span>`;
   if (["claimed", "running"].includes(job.state)) return html`<span class="chip ok">▶ runs</span> <span class="soft">${job.progress}</span>`;
-  if (job.outcome === "failed") return html`<span class="chip bad" title="${job.error}">✕ failed</span>`;
+  if (job.outcome === "failed") return html`<span class="chip bad" title="${job.error}">✕ failed</span> <span class="soft">${job.error.trim().split("\n").at(-1)}</span>`;
   return job.outcome ? html`<span class="chip ok">✓ ${job.outcome}</span>` : html`<span class="chip">not yet</span>`;
 }
 
@@ -283,8 +283,7 @@ function drawPrimitives() {
   show($("locks"), html`${head("locks", "Locks", locks.length ? `${locks.length} held` : "")}${locks.length ? table(["Lock", "TTL", "Fencing"], locks.map((lock) => html`<tr><td class="name"><span class="mono">${lock.name}</span><br><span class="soft">${lock.owner}${lock.waiting ? `, ${lock.waiting} wait` : ""}</span></td><td class="num nowrap">${span(lock.left_ms)}</td><td class="num">${lock.token}</td></tr>`)) : nothing("Nobody holds a lock.")}`);
   const limits = found?.limits ?? [];
   show($("limits"), html`${head("limits", "Rate limits", rest)}${limits.length ? table(["Who", "Counted", "Ends in"], limits.map((use) => html`<tr><td class="name"><span class="mono">${use.key}</span> <span class="soft">${use.strategy}</span></td><td class="num">${use.used ?? "–"}</td><td class="num nowrap">${span(use.left_ms)}</td></tr>`)) : nothing("Nothing is being counted.")}`);
-  const kinds = Object.entries(found?.kinds ?? {}).filter(([kind]) => !["locks", "rate limits"].includes(kind));
-  show($("session-figures"), html`<div class="big"><div><b class="second">${count(found?.kinds["users with sessions"] ?? 0)}</b><span>users with sessions</span></div><div><b class="second">${count(now.sockets)}</b><span>sockets</span></div><div><b class="second">${count(kinds.find(([kind]) => kind === "entries")?.[1] ?? 0)}</b><span>stored entries</span></div></div>`);
+  show($("session-figures"), html`<div class="big"><div><b class="second">${count(found?.kinds["users with sessions"] ?? 0)}</b><span>users with sessions</span></div><div><b class="second">${count(now.sockets)}</b><span>sockets</span></div><div><b class="second">${count(found?.kinds.entries ?? 0)}</b><span>stored entries</span></div></div>`);
 }
 
 function drawProcesses() {
@@ -328,7 +327,7 @@ const forms = {
 const acts = {
   hold(button) {
     held = !held;
-    button.setAttribute("aria-pressed", held);
+    button.ariaPressed = held;
     if (!held) drawTail();
   },
   async retry({ dataset }) {
