@@ -11,9 +11,9 @@ from cachebus.events import Record
 from cachebus.link import Link
 from cachebus.wire import Reply, Wire
 
-BLOCK_MS = 1000
-"""An empty reply after this long is the sign that the connection lives."""
-DEADLINE_S = 2.0
+BLOCK_MS = 5000
+"""An empty reply after this long is the sign that the connection lives; events end the wait at once."""
+DEADLINE_S = 6.0
 """No reply for this long, and the connection is given up."""
 RECORDS_A_READ = 200
 """Bounds what one reply may hold: two reads of the largest events are 100 MB, not more."""

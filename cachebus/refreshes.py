@@ -22,7 +22,7 @@ from cachebus.wire import Argument
 
 log = logging.getLogger("cachebus")
 
-POLL_S = 5.0
+POLL_S = 10.0
 """How often it is looked whether a wake was missed."""
 PAUSE_S = 0.5
 ANSWER_S = 2.0

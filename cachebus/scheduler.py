@@ -28,8 +28,9 @@ log = logging.getLogger("cachebus")
 
 LEASE_MS = 15_000
 """A dead worker's run is started again after this long; a living one renews at a third of it."""
-LOOK_S = 1.0
-"""How often runs whose worker died are looked for, and the server's time is compared."""
+LOOK_S = 2.0
+"""How often runs whose worker died are looked for, and the server's time is compared; what falls due ends the wait.
+Below the three seconds after which `look_at_jobs` takes the time without a look for an outage."""
 AGAIN_S = 0.25
 """How soon what was not answered is asked again."""
 BUDGET = 0.9

@@ -20,6 +20,8 @@ log = logging.getLogger("cachebus")
 
 STANDBY_S = 1.0
 """How often a standby looks whether the shard is free; one command each time."""
+RENEW_AT = 0.4
+"""Of the lease: renewed when so much has passed since the last renewal or commit; at half, the thread steps in."""
 HUNG_S = 60.0
 """A holder that gets nowhere for this long stops renewing: whatever it runs will not end, and others wait."""
 ANSWER_S = 1.0
@@ -155,7 +157,9 @@ class Shard:
             renewal.cancel()
 
     async def _renew(self, token: str) -> None:
-        pause_s = min(self.lease_ms / 3000, STANDBY_S) if self._sharing else self.lease_ms / 3000
+        pause_s = self.lease_ms * RENEW_AT / 1000
+        if self._sharing:
+            pause_s = min(pause_s, STANDBY_S)
         while self.token == token:
             age_s = time.monotonic() - self._renewed_at
             if age_s < pause_s:

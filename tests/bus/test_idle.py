@@ -1,0 +1,66 @@
+"""What an idle worker costs its server, counted by the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from serving import running
+
+from cachebus import Cache
+from cachebus.bridge import Bridge
+from cachebus.consumer import Consumer
+from cachebus.effects import Broadcast, Effects
+from cachebus.handlers import on
+from cachebus.private_server import PrivateServer
+from cachebus.refreshes import Refresher
+from cachebus.scheduler import Scheduler
+
+Until = Callable[..., Any]
+WATCHED_S = 10
+MOST_A_SECOND = 4
+
+
+class Number(msgspec.Struct):
+    n: int
+
+
+@on("numbers", Number)
+def numbers(event: Number) -> Effects:
+    """Broadcast the number."""
+    yield Broadcast("numbers", "n", event.n)
+
+
+def asked(server: PrivateServer) -> int:
+    """Return how many commands connections have sent; those that scripts run are not among them."""
+    stats = {}
+    for line in server.ask("INFO", "commandstats").decode().splitlines():
+        name, _, facts = line.partition(":")
+        stats[name.removeprefix("cmdstat_")] = int(facts.partition("=")[2].partition(",")[0]) if facts else 0
+    return sum(stats.get(name, 0) for name in ("evalsha", "eval", "xread", "zmscore", "ping"))
+
+
+def seconds(server: PrivateServer) -> float:
+    """Return the server's time."""
+    whole, micro = server.ask("TIME")
+    return int(whole) + int(micro) / 1e6
+
+
+async def test_an_idle_worker_sends_at_most_four_commands_a_second_over_four_connections(
+    own_server: PrivateServer, until: Until
+) -> None:
+    """All its parts at once, over ten seconds of the server's time."""
+    async with Cache(own_server.url) as cache:
+        link = cache.link
+        consumer, bridge = Consumer(link, [numbers]), Bridge(link, [numbers])
+        refresher = Refresher(link, cache.views, reading=cache.reading)
+        async with running(consumer, bridge, refresher, Scheduler(link, ())):
+            await until(lambda: consumer.active and bridge.listening)
+            begun, before = seconds(own_server), asked(own_server)
+            await asyncio.sleep(WATCHED_S)
+            sent, took = asked(own_server) - before, seconds(own_server) - begun
+            clients = own_server.ask("CLIENT", "LIST").decode().splitlines()
+    assert 0 < sent <= MOST_A_SECOND * took
+    assert len(clients) - 1 <= 4  # one of them asks here
