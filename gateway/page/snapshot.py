@@ -29,6 +29,8 @@ WINDOWS = {"10m": 10, "1h": 60, "24h": 0}
 FAST_S, SLOW_S = 1.0, 15.0
 INVENTORY_S = 30.0
 LATENCY_MINUTES = 10
+LATEST = 2
+"""Minutes that may still change: processes flush every ten seconds. The others are read again every SLOW_S."""
 
 
 class ViewRow(msgspec.Struct, frozen=True):
@@ -127,7 +129,8 @@ class Snapshots:
         self._shards = shards
         self._scheduler = scheduler
         self._locks_of_all = Locks(cache.link, owner="live page")
-        self._fast, self._slow, self._inventory = _Kept(FAST_S), _Kept(SLOW_S), _Kept(INVENTORY_S)
+        self._fast, self._inventory = _Kept(FAST_S), _Kept(INVENTORY_S)
+        self._hour, self._day = _Kept(SLOW_S), _Kept(SLOW_S)
 
     async def now(self, window: str) -> Now:
         """Return the state, the view table over *window*. Raises nothing because Redis is away: it says so."""
@@ -144,7 +147,7 @@ class Snapshots:
     async def _now(self, window: str, facts: list[ServerFacts]) -> Now:
         link = self._cache.link
         minutes, processes, waits, roster, jobs, newest = await self._fast.get(self._look)
-        hours = await self._slow.get(lambda: History(link).hours(24))
+        hours = await self._day.get(lambda: History(link).hours(24))
         found = await self._inventory.get(lambda: inventory(link))
         table = total(hours) if window == "24h" else total(_last(minutes, WINDOWS[window]))
         recent = total(_last(minutes, LATENCY_MINUTES)).get(LATENCY, Counter())
@@ -179,8 +182,9 @@ class Snapshots:
     ) -> tuple[Buckets, list[ProcessReport], Backlog, list[Entry], list[JobStatus], float]:
         link = self._cache.link
         history = History(link)
-        minutes, processes, waits, roster, jobs, letters = await asyncio.gather(
-            history.minutes(60),
+        hour = await self._hour.get(lambda: history.minutes(60))
+        latest, processes, waits, roster, jobs, letters = await asyncio.gather(
+            history.minutes(LATEST),
             history.processes(),
             backlog(link, self._shards),
             workers(link),
@@ -188,7 +192,7 @@ class Snapshots:
             DeadLetters(link).newest(1),
         )
         newest = float(letters[0].letter_id.partition("-")[0]) if letters else 0.0
-        return minutes, processes, waits, roster, jobs, newest
+        return _last({**hour, **latest}, 60), processes, waits, roster, jobs, newest
 
     async def _locks(self, names: list[str]) -> list[LockRow]:
         holders = await asyncio.gather(*[self._locks_of_all.holder(name) for name in names])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
+
 from cachebus import Cache, CacheSettings, Link
 from cachebus.history import History, Observed, Reporter, percentiles, total
+from cachebus.private_server import PrivateServer
+from gateway.page import snapshot
 from tests.conftest import Connect
 
 VIEW = "price:{symbol}"
@@ -59,6 +65,44 @@ async def test_a_process_says_what_it_is_like_and_signs_off(connect: Connect, li
     assert process.ttls_ms == {VIEW: 300_000}
     await cache.close()
     assert await History(link).processes() == []
+
+
+def calls(server: PrivateServer, *commands: str) -> int:
+    """Return how often the server was asked these commands."""
+    found = re.findall(r"cmdstat_(\w+):calls=(\d+)", server.ask("INFO", "commandstats").decode())
+    return sum(int(number) for name, number in found if name in commands)
+
+
+async def test_a_report_is_one_command(own_server: PrivateServer) -> None:
+    """Whatever was counted since the last one, thirty views at once."""
+    async with Cache(settings=CacheSettings(url=own_server.url)) as cache:
+        for number in range(30):
+
+            @cache.view(f"view-{number}:{{symbol}}")
+            async def load(symbol: str) -> str:
+                return symbol
+
+            await load("AAPL")
+            await load("AAPL")
+        before = calls(own_server, "evalsha", "eval")
+        assert await reporter(cache).flush()
+        assert calls(own_server, "evalsha", "eval") - before <= 2  # once more where the script is new to the server
+        before = calls(own_server, "evalsha", "eval")
+        await cache.views["view-1:{symbol}"]("AAPL")
+        assert await reporter(cache).flush()
+        assert calls(own_server, "evalsha", "eval") - before == 1
+
+
+async def test_a_look_costs_some_twenty_commands(own_server: PrivateServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is over is not read again each time: two minutes, and the present."""
+    monkeypatch.setattr(snapshot, "FAST_S", 0.0)
+    async with Cache(settings=CacheSettings(url=own_server.url)) as cache:
+        looks = snapshot.Snapshots(cache, shards=1, scheduler=None)
+        await looks.now("1h")
+        asked = ("hgetall", "get", "xlen", "hget", "zcard", "xrevrange", "info", "scan", "ping", "evalsha")
+        before = calls(own_server, *asked)
+        await looks.now("1h")
+        assert calls(own_server, *asked) - before <= 20
 
 
 async def test_it_can_be_switched_off(connect: Connect, link: Link) -> None:
