@@ -48,8 +48,6 @@ class Purge(msgspec.Struct, forbid_unknown_fields=True):
 
     def names(self, cache: Cache) -> Names:
         """Return what is invalidated, checked. Raises: ConfigurationError."""
-        if self.kind == "prefix" and not self.name:
-            raise ConfigurationError("prefix: name one; to clear everything use `python -m worker invalidate`")
         kinds: dict[str, Callable[[], Names]] = {
             "key": lambda: Names([self.name], [], []),
             "tag": lambda: Names([], [self.name], []),
@@ -91,7 +89,7 @@ class Actions:
 
     async def sessions_of(self, user: str) -> list[dict[str, Any]]:
         """Return the live sessions of a user."""
-        found = [await self._sessions.list_user(user_id) for user_id in _user_ids(user)]
+        found = await self._sessions.list_user(user) if user else []
         return [
             {
                 "ref": session.ref[:12],
@@ -100,8 +98,7 @@ class Actions:
                 "since_ms": session.created_at.timestamp() * 1000,
                 "seen_ms": session.last_seen_at.timestamp() * 1000,
             }
-            for sessions in found
-            for session in sessions
+            for session in found
         ]
 
     async def _retry(self, asked: Letters) -> dict[str, Any]:
@@ -121,7 +118,7 @@ class Actions:
         return {"done": f"nobody reads it any more, since clock {int(clock)}"}
 
     async def _end_sessions(self, asked: User) -> dict[str, Any]:
-        number = sum([await self._sessions.invalidate_user(user_id) for user_id in _user_ids(asked.user)])
+        number = await self._sessions.invalidate_user(asked.user)
         return {"done": f"{number} session{'s' if number != 1 else ''} ended"}
 
     async def _run(self, asked: Job) -> dict[str, Any]:
@@ -137,10 +134,3 @@ class Actions:
     def _known(self, asked: Job) -> None:
         if asked.name not in self._scheduler.jobs:
             raise ConfigurationError(f"there is no job {asked.name!r}")
-
-
-def _user_ids(user: str) -> list[int | str]:
-    """Return what the id of a user may be: applications have numbers or texts, an address bar has only texts."""
-    if not user:
-        return []
-    return [user, int(user)] if user.isdigit() else [user]
