@@ -367,3 +367,25 @@ async def test_nothing_is_written_while_people_look(shop: Site, connect: Connect
     for path in ("now?window=24h", "letters", "inspect?key=a", "reach?kind=tag&name=a", "audit", "sessions?user=1"):
         assert (await browser.get(f"/page/api/{path}")).status_code == 200, path
     assert await keys() - before == set()
+
+
+async def test_the_page_works_on_the_stand_in_server() -> None:
+    """Where there is no Valkey for the platform: figures, tail and actions, on fakeredis."""
+    with PrivateServer.start(kind="fakeredis") as standing_in:
+        async with (
+            Cache(settings=CacheSettings(url=standing_in.url)) as cache,
+            site(cache) as shop,
+            httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}, cookies=await shop.admin()) as browser,
+        ):
+            await cache.views[SUMMARY](7)
+            await flush(cache)
+            await shop.bus.publish("trade:created", {"user_id": 7})
+            said = (await browser.get("/page/api/now")).json()["now"]
+            assert said["servers"][0]["up"]
+            assert [row["requests"] for row in said["views"] if row["name"] == SUMMARY] == [1]
+            async with browser.stream("GET", "/page/api/tail") as tail:
+                async for line in tail.aiter_lines():
+                    if line.startswith("data: "):
+                        break
+            assert json.loads(line.removeprefix("data: "))["scopes"] == ["t:user:7"]
+            assert (await browser.post("/page/api/purge", json={"kind": "tag", "name": "a"})).status_code == 200

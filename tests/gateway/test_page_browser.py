@@ -137,6 +137,17 @@ async def test_without_a_session_the_page_only_shows(browser: Browser, shop: Sit
     await page.context.close()
 
 
+async def test_strangers_are_told_how_to_sign_in(browser: Browser, shop: Site) -> None:
+    """Through a proxy, without a session: no figure, one sentence, and where the link comes from."""
+    context = await browser.new_context(extra_http_headers={"Via": "1.1 proxy"})
+    page = await context.new_page()
+    await page.goto(shop.url)
+    await expect(page.locator("#state h1")).to_have_text("Sign in to see this page.")
+    await expect(page.locator("#state")).to_contain_text(f"python -m gateway.page {shop.url}")
+    await expect(page.locator("#views-table tbody tr")).to_have_count(0)
+    await context.close()
+
+
 async def test_the_printed_link_signs_in_and_leaves_no_code_behind(browser: Browser, shop: Site) -> None:
     """The code goes from the address bar into a session."""
     code = await one_use_code(shop.cache.link, "grace")
