@@ -1,4 +1,4 @@
-"""What an idle worker costs its server, counted by the server."""
+"""What the parts of an idle worker cost their server, counted by the server."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def seconds(server: PrivateServer) -> float:
     return int(whole) + int(micro) / 1e6
 
 
-async def test_an_idle_worker_sends_at_most_four_commands_a_second_over_four_connections(
+async def test_idle_parts_send_at_most_four_commands_a_second_over_four_connections(
     own_server: PrivateServer, until: Until
 ) -> None:
-    """All its parts at once, over ten seconds of the server's time."""
+    """Cache, consumer, bridge, refresher and scheduler, over ten seconds; what the process tells of itself is not here."""
     async with Cache(own_server.url) as cache:
         link = cache.link
         consumer, bridge = Consumer(link, [numbers]), Bridge(link, [numbers])
