@@ -2,8 +2,8 @@
 
 Nothing is written for it and nobody pays while nobody looks. A look is one script, so that a commit is seen whole: what
 was handled, invalidated and broadcast together is shown together. Where several commits fall between two looks, an
-event belongs to the first invalidation after it; where that leaves one without an event right behind several, they are
-shown together.
+event belongs to the first invalidation after it; commits that follow several events so closely that any may be theirs
+are shown together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHOWN = 12
 """Scopes, topics and events named in one happening; of the rest there is a number."""
 LONGEST_PAYLOAD = 400
 CLOSE_US = 50_000
-"""Commits this close may have shared out the events before the first of them in any way."""
+"""Commits this close to each other may have shared out the events before them in any way."""
 TIMEOUT_S = 2.0
 
 
@@ -78,7 +78,7 @@ class Timeline:
                 self._last[at] = records[0][0].decode()
         for at, (position, _) in enumerate(shards, start=2):
             self._last[at] = position.decode()
-        events = [record for _, records in shards for record in records]
+        events = [record for _, records in shards for record in reversed(records)]
         return _happenings(journal[::-1], feed[::-1], events)
 
 
@@ -117,23 +117,28 @@ def _happenings(journal: Sequence[Any], feed: Sequence[Any], events: Sequence[An
 
 
 def _merged(commits: list[Happening]) -> list[Happening]:
-    """Show as one what cannot be told apart: several events, and right behind it an invalidation without one."""
+    """Show as one what cannot be told apart: several events, and commits so close behind that any may be theirs."""
     kept: list[Happening] = []
     for commit in commits:
         before = kept[-1] if kept else None
-        if (
-            before is None
-            or commit.events
-            or len(before.events) < 2
-            or commit.clock - before.clock > CLOSE_US
-            or len(before.scopes) + len(commit.scopes) > SHOWN
-        ):
+        if before is None or len(before.events) + before.more_events < 2 or commit.clock - before.clock > CLOSE_US:
             kept.append(commit)
             continue
-        before.scopes += [scope for scope in commit.scopes if scope not in before.scopes]
-        before.told += commit.told
-        before.clock = commit.clock
-        before.latency_ms = commit.clock / 1000 - before.events[0].at_ms
+        events = [*before.events, *commit.events]
+        scopes = list(dict.fromkeys([*before.scopes, *commit.scopes]))
+        told = [*before.told, *commit.told]
+        late_ms = commit.clock / 1000 - before.events[0].at_ms
+        kept[-1] = Happening(
+            before.at_ms,
+            commit.clock,
+            events[:SHOWN],
+            scopes[:SHOWN],
+            told[:SHOWN],
+            more_scopes=before.more_scopes + commit.more_scopes + len(scopes[SHOWN:]),
+            more_told=before.more_told + commit.more_told + len(told[SHOWN:]),
+            more_events=before.more_events + commit.more_events + len(events[SHOWN:]),
+            latency_ms=late_ms if late_ms <= CLOSE_US / 1000 else None,  # beyond that nobody can say whose it is
+        )
     return kept
 
 

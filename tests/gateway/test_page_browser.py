@@ -46,10 +46,15 @@ async def shop(cache: Cache) -> AsyncIterator[Site]:
         for user in (1, 1, 7, 7, 12):
             await cache.views[SUMMARY](user)
             await cache.views["market:{symbol}:quote"]("AAPL")
-        assert cache._running is not None
-        assert cache._running.reporter is not None
-        await cache._running.reporter.flush()
+        await flush(cache)
         yield running
+
+
+async def flush(cache: Cache) -> None:
+    """Have a process say at once what it counted."""
+    assert cache._running is not None
+    assert cache._running.reporter is not None
+    await cache._running.reporter.flush()
 
 
 async def opened(browser: Browser, shop: Site, path: str = "/", *, admin: bool = False, **options: object) -> Page:
@@ -243,6 +248,8 @@ async def test_it_fits_and_is_kept_as_a_picture(browser: Browser, shop: Site, wi
     await shop.scheduler.run_now("report.daily")
     for user in range(1, 9):
         await shop.bus.publish("trade:created", {"user_id": user}, key=f"user-{user}")
+    await until(lambda: shop.consumer.stats.events == 10, "all events to be handled")
+    await flush(shop.cache)
     page = await opened(
         browser,
         shop,

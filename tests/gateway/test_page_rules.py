@@ -89,14 +89,24 @@ def test_a_limits_counter_is_read_as_its_script_wrote_it(strategy: str, stored: 
 
 
 def test_commits_that_cannot_be_told_apart_are_shown_as_one() -> None:
-    """Two events, then at once an invalidation without one: together. A lone one, or a late one, stays by itself."""
+    """Several events and commits right behind each other: together. After a single event, or later: by themselves."""
 
     def commit(clock: int, *events: int) -> Happening:
         seen = [Seen("trade", "", "", at, "") for at in events]
         return Happening(clock / 1000, clock, seen, [f"t:{clock}"], [])
 
-    together = _merged([commit(10_000, 5, 6), commit(12_000)])
-    assert [one.scopes for one in together] == [["t:10000", "t:12000"]]
-    assert together[0].latency_ms == 7
-    assert len(_merged([commit(10_000, 5), commit(12_000)])) == 2
+    together = _merged([commit(10_000, 5, 6), commit(12_000), commit(14_000, 13)])
+    assert [one.scopes for one in together] == [["t:10000", "t:12000", "t:14000"]]
+    assert [event.at_ms for event in together[0].events] == [5, 6, 13]
+    assert together[0].latency_ms == 9
+    assert len(_merged([commit(10_000, 5), commit(12_000), commit(13_000, 12)])) == 3
     assert len(_merged([commit(10_000, 5, 6), commit(900_000)])) == 2
+
+
+def test_a_storm_is_numbers_not_pages() -> None:
+    """A thousand commits of two events in one look are one line that names a dozen and counts the rest."""
+    seen = Seen("trade", "", "", 0, "")
+    (one,) = _merged([Happening(at, at * 1000, [seen, seen], [f"t:{at}"], []) for at in range(1, 1001)])
+    assert (len(one.events), one.more_events) == (12, 1988)
+    assert (len(one.scopes), one.more_scopes) == (12, 988)
+    assert one.latency_ms is None
