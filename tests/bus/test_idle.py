@@ -51,7 +51,7 @@ def seconds(server: PrivateServer) -> float:
 async def test_idle_parts_send_at_most_four_commands_a_second_over_four_connections(
     own_server: PrivateServer, until: Until
 ) -> None:
-    """Cache, consumer, bridge, refresher and scheduler, over ten seconds; what the process tells of itself is not here."""
+    """Cache, consumer, bridge, refresher and scheduler, over ten seconds; not what the process tells of itself."""
     async with Cache(own_server.url) as cache:
         link = cache.link
         consumer, bridge = Consumer(link, [numbers]), Bridge(link, [numbers])
