@@ -33,6 +33,7 @@ class Site:
     async def running(self, *, drain_s: float = 0.0) -> AsyncIterator[Site]:
         """Listen on a free port."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)  # a stalled client shows soon
             self.port = listener.getsockname()[1]
             application = Starlette(routes=self.gateway.routes())
             server = serve(application, self.gateway, host="127.0.0.1", port=self.port, drain_s=drain_s)
@@ -54,9 +55,9 @@ class Site:
         """Sign a user in."""
         return await self.sessions.create(user_id)
 
-    async def broadcast(self, topic: str, count: int = 1) -> list[str]:
+    async def broadcast(self, topic: str, count: int = 1, *, data: object = 1) -> list[str]:
         """Append broadcasts to the feed as commits do; return their ids."""
-        return [await append(self.link, topic) for _ in range(count)]
+        return [await append(self.link, topic, data) for _ in range(count)]
 
     @contextlib.asynccontextmanager
     async def socket(self, *topics: str, user_id: int = 42, **hello: Any) -> AsyncIterator[ClientConnection]:
@@ -65,6 +66,20 @@ class Site:
         async with connect(f"ws://127.0.0.1:{self.port}/ws", additional_headers=headers) as opened:
             await opened.send(json.dumps({"op": "hello", "topics": topics, **hello}))
             yield opened
+
+    @contextlib.asynccontextmanager
+    async def stalled(self, *topics: str) -> AsyncIterator[ClientConnection]:
+        """Open a socket that says hello, hears its welcome, and then reads nothing; its end has little room."""
+        headers = {"Cookie": f"{COOKIE}={await self.cookie()}"}
+        end = socket.socket()
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        end.connect(("127.0.0.1", self.port))
+        async with connect(f"ws://127.0.0.1:{self.port}/ws", sock=end, additional_headers=headers) as opened:
+            await opened.send(json.dumps({"op": "hello", "topics": topics}))
+            await hear(opened)
+            opened.transport.pause_reading()
+            yield opened
+            opened.transport.abort()
 
 
 async def hear(opened: ClientConnection, what: str | None = None) -> dict[str, Any]:
@@ -76,7 +91,7 @@ async def hear(opened: ClientConnection, what: str | None = None) -> dict[str, A
                 return said
 
 
-async def append(link: Link, topic: str) -> str:
+async def append(link: Link, topic: str, data: object) -> str:
     """Write one record to the feed, in the form that a commit gives it."""
     newest = await link.store.call("XREVRANGE", link.names.feed, "+", "-", "COUNT", 1)
     before, clock = "", 1_000
@@ -91,7 +106,7 @@ async def append(link: Link, topic: str) -> str:
         "fresh_after": str(clock),
         "topic": topic,
         "type": "test.hint",
-        "data": {"n": clock},
+        "data": data,
     }
     record = json.dumps(body, separators=(",", ":"))
     await link.store.call(

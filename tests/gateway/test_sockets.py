@@ -292,3 +292,23 @@ async def test_nothing_is_left_of_those_who_left(site: Site) -> None:
             await hear(opened)
     await until(lambda: not site.gateway.connected, "the last one leaving")
     assert (site.gateway.hub.clients, site.gateway.hub._followers) == (set(), {})
+
+
+async def test_stalled_clients_hold_up_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 sockets 4 stop reading: the others get every message in order, the 4 are closed with 4008."""
+    async with contextlib.AsyncExitStack() as stack:
+        stalled = [await stack.enter_async_context(site.stalled("market:AAPL")) for _ in range(4)]
+        reading = [await stack.enter_async_context(site.socket("market:AAPL")) for _ in range(36)]
+        for opened in reading:
+            await hear(opened)
+        ids = await site.broadcast("market:AAPL", 150, data="x" * 4000)
+
+        async def read_all(opened: ClientConnection) -> list[str]:
+            return [(await hear(opened))["id"] for _ in ids]
+
+        assert await asyncio.gather(*[read_all(opened) for opened in reading]) == [ids] * len(reading)
+        monkeypatch.setattr("gateway.hub.STALLED_S", 0.0)
+        await until(lambda: len(site.gateway.hub.clients) == len(reading), "the stalled ones being let go")
+        assert site.gateway.hub.counts["slow"] == len(stalled)
+        stalled[0].transport.resume_reading()
+        assert await closed(stalled[0]) == 4008
