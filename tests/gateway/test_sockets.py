@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -228,9 +229,10 @@ async def test_headers_that_never_end_are_answered(site: Site, monkeypatch: pyte
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /events HTTP/1.1\r\nhost: x\r\n")
     answer = asyncio.ensure_future(reader.read())
-    while not answer.done():
-        writer.write(b"x-more: 1\r\n")
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(20):
+        while not answer.done():
+            writer.write(b"x-more: 1\r\n")
+            await asyncio.sleep(0.01)
     assert answer.result().startswith(b"HTTP/1.1 408 ")
     writer.close()
 
@@ -283,6 +285,17 @@ async def test_events_stream_resumes(site: Site) -> None:
                         break
         assert seen == missed
         assert (await http.get("/events?topics=user:43")).status_code == 403
+
+
+async def test_mounted_in_another_application(site: Site) -> None:
+    """Under a prefix of a FastAPI application everything works as it does alone."""
+    application = FastAPI()
+    application.mount("/live", site.gateway.app())
+    transport = httpx.ASGITransport(app=application)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app.example.com") as http:
+        headers = {"Cookie": f"{COOKIE}={await site.cookie()}"}
+        assert "ticket" in (await http.post("/live/ticket", headers=headers)).json()
+        assert "export function connect" in (await http.get("/live/client.js")).text
 
 
 async def test_nothing_is_left_of_those_who_left(site: Site) -> None:
