@@ -172,9 +172,9 @@ class Dispatcher:
             try:
                 event = handler.decode(payload)
                 if handler.takes_envelope:
-                    plan.add(handler.function(event, read_record(record)))
+                    plan.add(handler.run(event, read_record(record)))
                 else:
-                    plan.add(handler.function(event))
+                    plan.add(handler.run(event))
                 self.stats.handled += 1
             except _SURVIVED as error:
                 self._failed(Run(handler, read_record(record)), plan, error)
@@ -252,7 +252,7 @@ class Dispatcher:
 
     def _run_plain(self, run: Run, plan: Plan) -> bool:
         try:
-            plan.add(run.handler.function(*_arguments(run)))
+            plan.add(run.handler.run(*_arguments(run)))
         except _SURVIVED as error:
             self._failed(run, plan, error)
             return False
@@ -291,7 +291,7 @@ class Dispatcher:
         events, envelopes = [event for event, _ in members], [envelope for _, envelope in members]
         try:
             arguments = (events, envelopes) if handler.takes_envelope else (events,)
-            plan.add(await _bounded(handler, arguments) if handler.asynchronous else handler.function(*arguments))
+            plan.add(await _bounded(handler, arguments) if handler.asynchronous else handler.run(*arguments))
         except _SURVIVED as error:
             if len(members) == 1:
                 self._failed(Run(handler, envelopes[0]), plan, error)
@@ -344,7 +344,7 @@ async def _bounded(handler: AnyHandler, arguments: Sequence[Any]) -> Answer:
     timeout_s = handler.policy.timeout_ms / 1000
     try:
         async with asyncio.timeout(timeout_s) as limit:
-            answer = handler.function(*arguments)
+            answer = handler.run(*arguments)
             return [effect async for effect in answer] if isinstance(answer, AsyncIterator) else await answer
     except TimeoutError as late:
         raise TimeoutError(f"not done within {timeout_s:g} s") if limit.expired() else late from None

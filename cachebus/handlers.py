@@ -6,7 +6,7 @@ There is no registry. `find_handlers` collects the handlers that modules hold; a
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
 from cachebus.events import Pattern, decode, decoder
+from cachebus.middleware import Middleware, surround
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +53,7 @@ class Handler(Generic[P, R]):
     Calling it calls the function: in a test, `list(trade_changed(TradeEvent(...)))` is the effects, with no Redis.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what the decorator line says
         self,
         function: Callable[P, R],
         pattern: Pattern,
@@ -61,6 +62,7 @@ class Handler(Generic[P, R]):
         *,
         batch: int = 0,
         name: str | None = None,
+        middleware: Sequence[Middleware] = (),
     ) -> None:
         self.function = function
         self.pattern = pattern
@@ -70,9 +72,15 @@ class Handler(Generic[P, R]):
         """How many events it takes in one call, as a list; 0: one event, not a list."""
         self.name = name or f"{function.__module__}.{function.__qualname__}"
         """Names it in retries, dead letters and metrics; it must outlive a deploy."""
-        self.asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
         what = f"handler {self.name!r}"
-        self.takes_envelope = _parameters(function, what) == 2
+        takes_envelope = _parameters(function, what) == 2
+        self.run: Callable[..., Any] = function
+        """What a worker calls: the function itself, or the middleware around it."""
+        if middleware:
+            self.run = surround(function, takes_envelope=takes_envelope, middleware=middleware, name=self.name)
+        self.takes_envelope = takes_envelope or bool(middleware)
+        """Whether `run` takes the envelope second."""
+        self.asynchronous = inspect.iscoroutinefunction(self.run) or inspect.isasyncgenfunction(self.run)
         self._decoder = decoder(event_type, what)
         self.__name__ = function.__name__
         self.__doc__ = function.__doc__
@@ -100,6 +108,7 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
     timeout: Duration = TIMEOUT,
     batch: int = 0,
     name: str | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> Callable[[Callable[P, R]], Handler[P, R]]:
     """Make a function the handler of *channel*, or of every channel that a pattern such as `trade:*` matches.
 
@@ -109,6 +118,7 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
     function runs to its end in the event loop, so it must not wait for anything.
     `retries` more attempts follow a failure, after `backoff`, doubling up to `longest_backoff`.
     With `batch=100` the function takes a list of up to 100 events.
+    *middleware* surrounds each run in a worker, the first one outermost; its time counts towards *timeout*.
 
     Raises: ConfigurationError naming what cannot work.
     """
@@ -125,7 +135,7 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
             milliseconds(longest_backoff, f"{what}: longest_backoff"),
             milliseconds(timeout, f"{what}: timeout"),
         )
-        return Handler(function, Pattern(channel), event, policy, batch=batch, name=name)
+        return Handler(function, Pattern(channel), event, policy, batch=batch, name=name, middleware=middleware)
 
     return decorate
 
