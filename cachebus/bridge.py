@@ -93,7 +93,7 @@ class Bridge:
         self._queue: deque[Heard] = deque()
         self._queued_bytes = 0
         self._subscriptions: list[Subscription] = []
-        self._connection: object = None
+        self._connection = 0
         self._marker = ""  # the last one heard; '' while messages cannot be named
         self._own = ""  # the one we wait for, before any other counts
         self._numbers: dict[str, int] = {}
@@ -142,7 +142,7 @@ class Bridge:
     async def _step(self) -> None:
         if not self._subscriptions and not self._draining:
             await self._subscribe()
-        if self._connection is not self._wire():
+        if self._connection != self._link.subscriptions.connection:
             self._lapse()
         if self._mark_due and not self._draining:
             self._mark_due = False
@@ -211,13 +211,9 @@ class Bridge:
         for subscription in subscriptions:
             await subscription.cancel()
 
-    def _wire(self) -> object:
-        """Return what stands for the present connection: another one means that messages may be missing."""
-        return self._link.subscriptions._wire  # noqa: SLF001 - `on_gap` comes after the first messages of a new connection
-
     def _lapse(self) -> None:
         """Stop naming messages: this is another connection, and not all subscriptions stand on it yet."""
-        self._connection = self._wire()
+        self._connection = self._link.subscriptions.connection
         self._marker = self._own = ""
         self._complete = self._mark_due = False
 
@@ -234,7 +230,7 @@ class Bridge:
             self._start_anew()
 
     def _heard_mark(self, _channel: str, payload: bytes) -> None:
-        if self._connection is not self._wire():
+        if self._connection != self._link.subscriptions.connection:
             self._lapse()
         marker = payload.decode(errors="replace")
         if self._marker or marker == self._own:
@@ -255,7 +251,7 @@ class Bridge:
         return heard
 
     def _heard(self, channel: str, payload: bytes) -> None:
-        if self._connection is not self._wire():
+        if self._connection != self._link.subscriptions.connection:
             self._lapse()
         if self._skips.pop(channel, -1) == len(payload):
             self.stats.skipped += 1

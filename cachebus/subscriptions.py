@@ -1,15 +1,16 @@
 """Listening on channels: one connection for all of a process's subscriptions, and the knowledge of when it was deaf.
 
-Pub/sub forgets. What was published while nobody listened is gone, so a subscriber is told (`on_gap`) whenever that may
-have happened, and a connection that no longer delivers is noticed by a probe of our own: neither TCP nor the driver
-would say so for minutes.
+Pub/sub forgets. What was published while nobody listened is gone, so a subscriber is told whenever that may have
+happened (`on_reconnect` before the first message of the new connection, `on_gap` once it stands), and a connection that
+no longer delivers is noticed by a probe of our own: neither TCP nor the driver would say so for minutes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cachebus.errors import ServerError, ServerTimeout, Unavailable
@@ -34,11 +35,19 @@ Name = tuple[str, bool]
 class Subscription:
     """One handler on one channel or pattern, until cancelled."""
 
-    def __init__(self, owner: Subscriptions, name: Name, handler: Handler, on_gap: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        owner: Subscriptions,
+        name: Name,
+        handler: Handler,
+        on_gap: Callable[[], None] | None,
+        on_reconnect: Callable[[], None] | None,
+    ) -> None:
         self._owner = owner
         self.name = name
         self.handler = handler
         self.on_gap = on_gap
+        self.on_reconnect = on_reconnect
 
     async def cancel(self) -> None:
         """Stop delivering. Idempotent."""
@@ -53,22 +62,37 @@ class Subscriptions:
         self._key = key
         self._wanted: dict[Name, list[Subscription]] = {}
         self._confirmed: dict[Name, asyncio.Future[None]] = {}
+        self._leaving: Counter[Name] = Counter()
+        """Channels being left on this connection: until that is confirmed, confirmations are of an earlier request."""
         self._wire: Wire | None = None
         self._task: asyncio.Task[None] | None = None
         self._heard_at = 0.0
         self.gaps = 0
         """Times the connection was made anew: messages may be missing."""
+        self._connections = 0
+
+    @property
+    def connection(self) -> int:
+        """The number of the present connection, 0 while there is none: messages of two are not one sequence."""
+        return self._connections if self._wire is not None else 0
 
     async def subscribe(
-        self, channel: str, handler: Handler, *, pattern: bool = False, on_gap: Callable[[], None] | None = None
+        self,
+        channel: str,
+        handler: Handler,
+        *,
+        pattern: bool = False,
+        on_gap: Callable[[], None] | None = None,
+        on_reconnect: Callable[[], None] | None = None,
     ) -> Subscription:
         """Deliver what is published on *channel* from now on; returns when the server has confirmed.
 
-        *on_gap* is called after every reconnection: messages may be missing between.
+        After every reconnection messages may be missing: *on_reconnect* is called before the first of the new
+        connection, *on_gap* when the subscriptions stand again (what is looked up then misses nothing).
         Raises: Unavailable when the server does not confirm; the subscription is then not kept.
         """
         name = (channel, pattern)
-        subscription = Subscription(self, name, handler, on_gap)
+        subscription = Subscription(self, name, handler, on_gap, on_reconnect)
         self._wanted.setdefault(name, []).append(subscription)
         if self._task is None:
             self._task = asyncio.create_task(self._keep(), name="cachebus subscriptions")
@@ -120,6 +144,7 @@ class Subscriptions:
                 await asyncio.sleep(0.1)
             finally:
                 self._wire = None
+                self._ask_anew()
                 if wire is not None:
                     await wire.close()
             again = True
@@ -127,15 +152,17 @@ class Subscriptions:
     async def _listen(self, wire: Wire, *, again: bool) -> None:
         loop = asyncio.get_running_loop()
         before = list(self._wanted.items())
-        for name, confirmed in self._confirmed.items():
-            if confirmed.done():
-                self._confirmed[name] = loop.create_future()
         self._wire, self._heard_at = wire, loop.time()
+        self._connections += 1
+        self._leaving.clear()
+        if again:
+            self.gaps += 1
+            _call(subscription.on_reconnect for _, subscriptions in before for subscription in subscriptions)
         for name in self._wanted:
             self._post(wire, name, "SUBSCRIBE")
         if again:
             await asyncio.wait([asyncio.gather(*[self._confirmed[name] for name, _ in before])], timeout=CONFIRM_S)
-            self._tell_gap([subscription for _, subscriptions in before for subscription in subscriptions])
+            _call(subscription.on_gap for _, subscriptions in before for subscription in subscriptions)
         while not wire.lost.done():
             wire.post("PING")
             await asyncio.wait([wire.lost], timeout=PROBE_S)
@@ -143,28 +170,32 @@ class Subscriptions:
                 wire.abort(ServerTimeout("the subscriptions' connection is deaf"))
         raise Unavailable(str(wire.lost.result()))
 
-    def _tell_gap(self, subscriptions: list[Subscription]) -> None:
-        self.gaps += 1
-        for subscription in subscriptions:
-            if subscription.on_gap is not None:
-                subscription.on_gap()
+    def _ask_anew(self) -> None:
+        """Without a connection nothing is confirmed."""
+        for name, confirmed in self._confirmed.items():
+            if confirmed.done():
+                self._confirmed[name] = asyncio.get_running_loop().create_future()
 
-    @staticmethod
-    def _post(wire: Wire, name: Name, verb: str) -> None:
+    def _post(self, wire: Wire, name: Name, verb: str) -> None:
         channel, pattern = name
+        self._leaving[name] += verb == "UNSUBSCRIBE"
         wire.post(f"P{verb}" if pattern else verb, channel)
 
     def _pushed(self, push: Any) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         kind = push[0] if isinstance(push, list) else push
         if kind == b"message":
-            self._dispatch((push[1].decode(), False), push[1].decode(), push[2])
+            channel = _text(push[1])
+            self._dispatch((channel, False), channel, push[2])
         elif kind == b"pmessage":
-            self._dispatch((push[1].decode(), True), push[2].decode(), push[3])
+            self._dispatch((_text(push[1]), True), _text(push[2]), push[3])
         elif kind in (b"subscribe", b"psubscribe"):
-            confirmed = self._confirmed.get((push[1].decode(), kind == b"psubscribe"))
-            if confirmed is not None and not confirmed.done():
+            name = (_text(push[1]), kind == b"psubscribe")
+            confirmed = self._confirmed.get(name)
+            if confirmed is not None and not confirmed.done() and not self._leaving[name]:
                 confirmed.set_result(None)
+        elif kind in (b"unsubscribe", b"punsubscribe"):
+            self._leaving[_text(push[1]), kind == b"punsubscribe"] -= 1
 
     def _dispatch(self, name: Name, channel: str, payload: bytes) -> None:
         for subscription in tuple(self._wanted.get(name, ())):
@@ -172,3 +203,14 @@ class Subscriptions:
                 subscription.handler(channel, payload)
             except Exception:
                 log.exception("a handler of %s failed", name[0])
+
+
+def _text(channel: bytes) -> str:
+    """Return a channel's name; anybody may publish on one that is not UTF-8."""
+    return channel.decode(errors="replace")
+
+
+def _call(functions: Iterable[Callable[[], None] | None]) -> None:
+    for function in functions:
+        if function is not None:
+            function()

@@ -1,0 +1,63 @@
+"""Pub/sub from threads without an event loop: the same channels, handlers in threads of their own."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cachebus import Cache, CacheSettings
+from cachebus.private_server import PrivateServer
+from cachebus.pubsub import Gap, Message
+from cachebus.sync import SyncCache
+from cachebus.syncpubsub import SyncPubSub
+
+DEADLINE_S = 20
+
+
+@pytest.fixture
+def facade(server: PrivateServer, namespace: str) -> Iterator[SyncCache]:
+    """A cache of a program without a loop."""
+    facade = SyncCache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    yield facade
+    facade.close()
+
+
+def test_a_handler_runs_in_its_own_thread_until_unsubscribed(facade: SyncCache, namespace: str) -> None:
+    """What it raises ends nothing."""
+    pubsub = SyncPubSub(facade)
+    heard: queue.Queue[tuple[object, int]] = queue.Queue()
+
+    def handler(message: Message) -> None:
+        heard.put((message.data, threading.get_ident()))
+        raise LookupError(message.data)
+
+    listener = pubsub.subscribe(namespace, handler)
+    assert [pubsub.publish(namespace, {"n": n}) for n in range(2)] == [1, 1]
+    (first, thread), (second, same) = heard.get(timeout=DEADLINE_S), heard.get(timeout=DEADLINE_S)
+    assert (first, second) == ({"n": 0}, {"n": 1})
+    assert thread == same != threading.get_ident()
+    listener.unsubscribe()
+    listener.unsubscribe()
+    assert pubsub.publish(namespace, 1) == 0
+
+
+def test_messages_are_iterated_with_for(facade: SyncCache, namespace: str) -> None:
+    """Iterating ends when another thread unsubscribes; what was too much shows as a gap."""
+    pubsub = SyncPubSub(facade)
+    with pubsub.listen(namespace, limit=2) as listener:
+        for number in range(3):
+            pubsub.publish(namespace, number)
+        ending = threading.Timer(0, lambda: pubsub.publish(namespace, "last"))
+        got: list[object] = []
+        for item in listener:
+            got.append(item if isinstance(item, Gap) else item.data)
+            if got[-1] == 2:
+                ending.start()
+            if got[-1] == "last":
+                listener.unsubscribe()
+        ending.join()
+    assert got == [Gap("overflow", 1), 1, 2, "last"]
+    assert (listener.dropped, listener.gaps) == (1, 0)
