@@ -13,6 +13,7 @@ import pytest
 
 from cachebus import ConfigurationError
 from cachebus.private_server import PrivateServer
+from cachebus.pubsub import LIMIT
 from tests.waiting import until
 
 SOON_S = 20
@@ -82,13 +83,9 @@ def test_a_handler_may_fail_and_use_the_cache(
     listening.unsubscribe()
 
 
-def test_a_slow_handler_misses_the_oldest_and_it_is_counted(
-    caching: ModuleType, namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_slow_handler_misses_the_oldest_and_it_is_counted(caching: ModuleType, namespace: str) -> None:
     """Memory is bounded; what is newest arrives."""
-    from tradesense.caching import channels  # noqa: PLC0415 - loaded by the fixture
-
-    monkeypatch.setattr(channels, "MOST_WAITING", 3)
+    newest = LIMIT + 6
     channel = f"{namespace}:trade:updates"
     begun, go_on, last = threading.Event(), threading.Event(), threading.Event()
     heard: list[int] = []
@@ -97,16 +94,16 @@ def test_a_slow_handler_misses_the_oldest_and_it_is_counted(
         heard.append(message)
         begun.set()
         go_on.wait(SOON_S)
-        if message == 9:
+        if message == newest:
             last.set()
 
     listening = caching.pubsub.subscribe(channel, handler)
     caching.pubsub.publish(channel, 0)
     assert begun.wait(SOON_S)
-    for number in range(1, 10):
+    for number in range(1, newest + 1):
         caching.pubsub.publish(channel, number)
     caching.facade.portal.call(until(lambda: listening.dropped == 6, "six dropped"), SOON_S)
     go_on.set()
     assert last.wait(SOON_S)
-    assert heard == [0, 7, 8, 9]
+    assert heard == [0, *range(7, newest + 1)]
     listening.unsubscribe()
