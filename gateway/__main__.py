@@ -35,6 +35,8 @@ async def run(settings: Settings) -> None:
             most_clients=settings.most_clients,
         )
 
+        cache.observed.gauges["sockets"] = lambda: gateway.connected
+
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             async with gateway:

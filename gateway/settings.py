@@ -54,7 +54,8 @@ class Settings:
             problems += str(several).splitlines()
         settings = cls(
             cache=cache,
-            host=read("HOST", str, "127.0.0.1"),
+            # A platform that gives a port wants to be reached there; otherwise this is somebody's own machine.
+            host=read("HOST", str, "0.0.0.0" if environment.get("PORT") else "127.0.0.1"),  # noqa: S104
             port=read("PORT", _whole(1, 65535), PORT),
             origins=read("GATEWAY_ORIGINS", _origins, ()),
             public_topics=read("GATEWAY_PUBLIC_TOPICS", _topics, ("market:*",)),

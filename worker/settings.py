@@ -214,6 +214,7 @@ CACHE_VARIABLES: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "CACHE_MAX_MEMORY_ENTRIES": ("max_memory_entries", "1000", "Entries kept in this process"),
         "CACHE_MAX_MEMORY_BYTES": ("max_memory_bytes", "", "Bytes kept in this process; without one, by count only"),
         "CACHE_MAX_STALENESS": ("max_staleness_ms", "30s", "How long memory may answer alone while Redis is away"),
+        "CACHE_REPORT": ("report", "true", "false: the counters of this process do not go to the live page"),
     }
 )
 """The library's variables: field of `CacheSettings`, default as one would write it, meaning."""

@@ -224,3 +224,10 @@ def test_settings_name_every_error_at_once() -> None:
         "GATEWAY_DRAIN",
     ]
     assert Settings.from_environment({"PORT": ""}).port == 8080
+
+
+def test_it_listens_to_the_world_only_where_a_platform_says_so() -> None:
+    """A port given from outside is there to be reached; on somebody's own machine nobody else gets in."""
+    assert Settings.from_environment({}).host == "127.0.0.1"
+    assert Settings.from_environment({"PORT": "5000"}).host == "0.0.0.0"  # noqa: S104 - what is asked for
+    assert Settings.from_environment({"PORT": "5000", "HOST": "127.0.0.1"}).host == "127.0.0.1"

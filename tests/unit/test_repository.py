@@ -170,11 +170,6 @@ def test_a_machine_without_python_is_told_what_to_install(tmp_path: Path) -> Non
     assert not (tmp_path / "environment").exists()
 
 
-def test_the_process_file_starts_the_worker() -> None:
-    """The platform starts one process, the worker, and nothing else."""
-    assert (ROOT / "Procfile").read_text() == "worker: python -m worker\n"
-
-
 def test_ci_runs_what_people_run() -> None:
     """The CI script calls make and has no steps of its own."""
     script = [

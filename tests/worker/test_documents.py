@@ -65,5 +65,5 @@ def options(command: argparse.ArgumentParser, section: str) -> None:
 
 
 def test_the_procfile_says_no_more_than_it_must() -> None:
-    """One process type; settings come from the environment."""
-    assert (ROOT / "Procfile").read_text() == "worker: python -m worker\n"
+    """The gateway for browsers and the worker; settings come from the environment."""
+    assert (ROOT / "Procfile").read_text() == "web: python -m gateway\nworker: python -m worker\n"
