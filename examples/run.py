@@ -33,6 +33,7 @@ from worker.settings import Settings
 LOG = Path(".data/worker.log")
 APPS = ("app-a", "app-b")
 GATEWAY_PORT = 8080
+WORKER_PORT = 8081
 APP_PORT = 8000
 TRY = '{"user_id": 7, "action": "new_trade"}'
 SHOW_S = 1.0
@@ -142,10 +143,12 @@ async def run(seconds: float | None) -> int:
     LOG.parent.mkdir(exist_ok=True)
     board = Board()
     environment = {"REDIS_URL": url, "LOG_FORMAT": "json"}
-    worker = Process("worker", ("-m", "worker"), environment, None)
+    pages = open_port(WORKER_PORT)
+    worker = Process("worker", ("-m", "worker"), {**environment, "PORT": str(pages), "HOST": "127.0.0.1"}, None)
     apps = [Process(name, ("-m", "examples.traffic", name), environment, board.hear) for name in APPS]
     listener = Process("listener", ("-m", "examples.listener"), environment, board.hear_listener)
     web = serve_browsers(environment)
+    print(f"jobs       http://localhost:{pages}/   the live page of the worker, with its schedules")
     print(f"log        {LOG}")
     print(f"try        redis-cli -u {url} PUBLISH trade:updates '{TRY}'\n", flush=True)
     code = -1
