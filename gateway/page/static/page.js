@@ -177,7 +177,7 @@ ${stacked(wide("reads"), 150, all, LAYERS, "Reads over time by layer")}`);
 
 const hits = (row) => (row.requests ? 1 - row.loads / row.requests : -1);
 const COLUMNS = [
-  ["name", "View", (row) => row.name, (row) => html`<td class="name mono">${row.name}${row.errors ? html` <span class="chip bad">✕ ${count(row.errors)} failed</span>` : ""}${row.stale ? html` <span class="chip" title="served past their TTL, within a window the view declares">${count(row.stale)} stale</span>` : ""}</td>`],
+  ["name", "View", (row) => row.name, (row) => html`<td class="name mono">${row.name}${row.errors ? html` <span class="chip bad">✕ ${count(row.errors)} failed</span>` : ""}${row.stale ? html` <span class="chip" title="served past their TTL, within a window the view declares">${count(row.stale)} past TTL</span>` : ""}</td>`],
   ["requests", "Requests", (row) => row.requests, (row) => html`<td class="num" data-label="Requests">${count(row.requests)}</td>`],
   ["hit", "Hit", hits, (row) => html`<td class="num nowrap" data-label="Hit">${row.requests ? `${(hits(row) * 100).toFixed(1)} %` : "–"}</td>`],
   ["layers", "By layer", (row) => row.memory / (row.requests || 1), (row) => html`<td class="full"><span class="bar" role="img" aria-label="memory ${row.memory}, Redis ${row.redis}, loads ${row.loads}" title="memory ${count(row.memory)}, Redis ${count(row.redis)}, loads ${count(row.loads)}">${["memory", "redis", "loads"].map((layer) => html`<i class="c-${layer}" data-w="${share(row[layer], row.requests).toFixed(2)}"></i>`)}</span></td>`],
