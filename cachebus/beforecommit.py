@@ -22,7 +22,7 @@ from cachebus.sync import SyncCache
 from cachebus.syncbus import SyncBus
 
 _begun: ContextVar[tuple[weakref.ref[Session], ...]] = ContextVar("cachebus_begun", default=())
-"""Sessions with a transaction in this task. Whether they still have it, the session itself says."""
+"""Sessions that had a transaction in this task. Whether they have written in the present one, they say themselves."""
 _WROTE = "cachebus.beforecommit"
 _WRITING = frozenset({"INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "TRUNCATE"})
 """How statements begin that are plain text and change something."""
@@ -85,8 +85,6 @@ def _guard(part: Cache | SyncCache | Bus | SyncBus) -> Callable[[], None]:
 
 
 def _has_written(session: Session) -> bool:
-    if not session.in_transaction():
-        return False
     return bool(session.info.get(_WROTE) or session.new or session.dirty or session.deleted)
 
 

@@ -175,7 +175,7 @@ class _Waiting:
         if savepoint is None:
             self._committed = self._held.pop(_root(session), None)
         elif (held := self._held.pop(savepoint, None)) is not None:
-            self.within(_around(savepoint)).add(held)
+            self.within(savepoint.parent or savepoint).add(held)  # a savepoint always has one
 
     def _after_end(self, _session: Session, transaction: SessionTransaction) -> None:
         """Drop what a transaction still holds: it was rolled back, or closed. Its connection is free by now."""
@@ -202,15 +202,6 @@ def _held(session: AsyncSessions | Sessions, *, asynchronous: bool) -> _Held:
 def _root(session: Session) -> SessionTransaction:
     """Return the transaction that COMMIT ends; begins it, as the first statement would."""
     return session.get_transaction() or session.begin()
-
-
-def _around(savepoint: SessionTransaction) -> SessionTransaction:
-    """Return the savepoint or transaction that *savepoint* is part of; a flush in between is neither."""
-    around = savepoint.parent
-    while around is not None and not around.nested and around.parent is not None:
-        around = around.parent
-    assert around is not None  # noqa: S101 - a savepoint is always inside something
-    return around
 
 
 def _deliver(held: _Held) -> None:

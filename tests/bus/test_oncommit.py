@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import re
 import subprocess
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,23 @@ async def test_a_rolled_back_transaction_does_nothing(
     assert journal() == []
 
 
+async def test_a_session_keeps_nothing_of_what_was_rolled_back(
+    cache: Cache, sessions: async_sessionmaker[AsyncSession]
+) -> None:
+    """One that lives as long as its process does not grow with each transaction that failed."""
+    bus = Bus(cache.link)
+    left = weakref.ref(bus)
+    async with sessions() as session:
+        publish_on_commit(session, bus, "numbers", 1)
+        async with session.begin_nested() as undone:
+            publish_on_commit(session, bus, "numbers", 2)
+            await undone.rollback()
+        await session.rollback()
+        del bus
+        gc.collect()
+        assert left() is None
+
+
 async def test_a_savepoint_counts_with_what_is_around_it(
     sessions: async_sessionmaker[AsyncSession], bus: Bus, payloads: Callable[[], list[bytes]]
 ) -> None:
@@ -208,14 +227,19 @@ async def test_equal_scopes_of_a_transaction_are_one_invalidation(
 ) -> None:
     """A hundred rows, from two savepoints: one record in the journal, each scope in it once."""
     async with sessions() as session, session.begin():
-        for _ in range(2):
+        for first in (0, 50):
             async with session.begin_nested():
-                for number in range(50):
+                for number in range(first, first + 50):
                     invalidate_on_commit(session, cache, tags=["accounts", f"account:{number}"], prefix="owner:")
     invalidate_on_commit(session, cache, keys=["never:committed"])
     (record,) = journal()
     named = b"\n".join(record[1])
-    assert [named.count(scope) for scope in (b"t:accounts", b"t:account:7", b"p:owner:")] == [1, 1, 1]
+    assert [named.count(scope) for scope in (b"t:accounts", b"t:account:47", b"t:account:97", b"p:owner:")] == [
+        1,
+        1,
+        1,
+        1,
+    ]
     assert b"never" not in named
 
 
