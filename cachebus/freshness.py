@@ -55,8 +55,8 @@ class Freshness:
     # -- what was observed ------------------------------------------------------------------------------------------
 
     def observe(self, clock: int) -> None:
-        """Take note of a clock that some reply carried."""
-        self.seen = max(self.seen, clock)
+        """Take note of a clock that some reply carried, or a caller."""
+        self.seen = max(self.seen, int(clock))  # a plain int also of a `Clock`: it goes on to the server
 
     def invalidated(self, scopes: Iterable[str], clock: int) -> None:
         """Apply invalidations known from anywhere: this process's own, or the ledger's answer."""

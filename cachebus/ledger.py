@@ -7,12 +7,12 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cachebus.errors import ServerError, Unavailable
+from cachebus.errors import ServerError, Unavailable, UnknownScript
 from cachebus.freshness import Freshness, LedgerAnswer
 from cachebus.keys import EVERYTHING
 from cachebus.link import Link
 from cachebus.scripts import script
-from cachebus.wire import Wire
+from cachebus.wire import Argument, Reply, Wire
 
 log = logging.getLogger("cachebus")
 
@@ -44,8 +44,12 @@ class Ledger:
         self._link = link
         self._freshness = freshness
         self._keys = (link.names.ledger, link.names.journal)
+        self._script = script("invalidate")
         self._waiting: dict[str, None] = {}
         self._callers: list[asyncio.Future[Clock]] = []
+        self._under_way = 0
+        self._alone = False
+        """Whether the last invalidation had no company: the next one then leaves at once, not with its tick."""
         self._outbox: dict[str, None] = {}
         self._sending = asyncio.Lock()
         self.invalidations = 0
@@ -66,9 +70,11 @@ class Ledger:
         self.invalidations += 1
         loop = asyncio.get_running_loop()
         caller: asyncio.Future[Clock] = loop.create_future()
-        if not self._callers:
-            loop.call_soon(self._flush)
         self._callers.append(caller)
+        if self._alone and not self._under_way:
+            self._flush()
+        elif len(self._callers) == 1:
+            loop.call_soon(self._flush)
         return await caller
 
     async def tick(self) -> Clock:
@@ -95,8 +101,43 @@ class Ledger:
         return answer
 
     def _flush(self) -> None:
+        if not self._callers:  # the one this tick began with left at once
+            return
         scopes, self._waiting = tuple(self._waiting), {}
         callers, self._callers = self._callers, []
+        self._alone = len(callers) == 1
+        if self._outbox or len(scopes) > SCOPES_A_CALL:
+            self._send_apart(scopes, callers)
+            return
+        self._under_way += 1
+
+        def arrived(replies: list[Reply] | ServerError) -> None:
+            self._under_way -= 1
+            reply = replies if isinstance(replies, ServerError) else replies[0]
+            if isinstance(reply, UnknownScript):
+                self._send_apart(scopes, callers)
+                return
+            if isinstance(reply, ServerError):
+                clock = self._queue(scopes, reply)
+            else:
+                clock = Clock(int(reply[0]))
+                self._freshness.invalidated(scopes, int(clock))
+            for caller in callers:
+                if not caller.done():
+                    caller.set_result(clock)
+
+        command: tuple[Argument, ...] = (
+            "EVALSHA",
+            self._script.digest,
+            len(self._keys),
+            *self._keys,
+            self._freshness.seen,
+            *scopes,
+        )
+        self._link.store.submit(self._keys[0], [command], arrived)
+
+    def _send_apart(self, scopes: tuple[str, ...], callers: list[asyncio.Future[Clock]]) -> None:
+        """What takes more than one command: behind the queue, in parts, or with the script's text."""
         task = asyncio.ensure_future(self._send(scopes))
         task.add_done_callback(lambda sent: _answer(callers, sent))
 

@@ -108,6 +108,8 @@ class Wire(asyncio.Protocol):
         self._reader = hiredis.Reader(protocolError=Unavailable, replyError=reply_error)
         self._pending: deque[tuple[asyncio.Future[Reply] | _Batch, float]] = deque()
         self._unsent: list[bytes] = []
+        self._alone = False
+        """Whether the last command had no company: the next one then leaves at once, not at the end of its tick."""
         self._on_push = on_push
         self._watching = False
         self._watch_at = 0.0
@@ -124,16 +126,19 @@ class Wire(asyncio.Protocol):
     # -- commands ---------------------------------------------------------------------------------------------------
 
     def send(self, *command: Argument, timeout_s: float = 5.0) -> asyncio.Future[Reply]:
-        """Queue one command for the end of this loop tick; the future is its reply.
+        """Send one command, with others of this loop tick if there are any; the future is its reply.
 
         Raises: Unavailable at once when the connection is gone. The future raises a ServerError.
         """
         if self.lost.done():
             raise Unavailable(str(self.lost.result()))
         future: asyncio.Future[Reply] = self._loop.create_future()
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(_pack(command))
+        if self._alone and not self._pending and not self._unsent:
+            self._transport.write(_pack(command))
+        else:
+            if not self._unsent:
+                self._loop.call_soon(self._flush)
+            self._unsent.append(_pack(command))
         self._pending.append((future, self._loop.time() + timeout_s))
         if not self._watching:
             self._watch_later()
@@ -226,6 +231,7 @@ class Wire(asyncio.Protocol):
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
+        self._alone = len(self._pending) == 1
         if unsent and not self._transport.is_closing():
             self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
