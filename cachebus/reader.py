@@ -48,7 +48,7 @@ class Flight:
         self.token = token
         """Of the read that set it off, whose lease it may hold."""
         self.born: int | None = None
-        """Set when the load begins; before that anyone may join, for nothing has been read yet."""
+        """Set when the load begins; before that anyone may join, for what Redis holds is judged after they came."""
         self.moment = 0
         self.task: asyncio.Task[Value]
 
@@ -190,7 +190,9 @@ class Reader:
             log.debug("%s: the load failed: %r", call.key, task.exception())
 
     def _may_join(self, flight: Flight, call: Call) -> bool:
-        return flight.born is None or self.freshness.may_join(flight.born, call.scopes, flight.moment)
+        if flight.born is None:  # it has loaded nothing yet; once it has landed, what it found may have become invalid
+            return not flight.task.done()
+        return self.freshness.may_join(flight.born, call.scopes, flight.moment)
 
     async def _arrive(self, flight: Flight, call: Call, held: Held | None) -> Value:
         """Wait for a flight. Cancelling this caller cancels nobody else."""
@@ -328,7 +330,7 @@ class Reader:
             return None
         tags = entry.header.tags
         scopes = call.scopes if tags == call.tags else scopes_of(call.key, dict.fromkeys((*call.tags, *tags)))
-        as_of = entry.born
+        as_of, looked_at = entry.born, self.freshness.version  # what comes while the ledger is asked is looked at later
         verdict = self._verdict(call, as_of, scopes)
         if verdict is Verdict.ASK and self._ledger is not None:
             if found.told is not None and scopes is call.scopes:
@@ -343,7 +345,9 @@ class Reader:
             value = call.codec.decode(entry.payload)
         except msgspec.DecodeError:
             return None
-        held = self.shelf.put(call, value, entry.payload, entry.header, left_ms=left_ms, as_of=as_of, scopes=scopes)
+        held = self.shelf.put(
+            call, value, entry.payload, entry.header, left_ms=left_ms, as_of=as_of, scopes=scopes, checked=looked_at
+        )
         age = self.shelf.age_by_time(held, call.policy, now_s())
         if age is Age.FRESH:
             return Value(value, held.payload, as_of, loaded=False)

@@ -78,11 +78,12 @@ class Shelf:
         as_of: int,
         scopes: tuple[str, ...],
         moment: int | None = None,
+        checked: int = -1,
     ) -> Held:
         """Keep a value, never longer than Redis does.
 
-        *moment*: when this process began to load it; it is looked at again before it is served. None: it is from Redis,
-        and was just found valid.
+        *moment*: when this process began to load it; None: it is from Redis. *checked*: the `Freshness.version` at which
+        it was found valid; without one it is looked at before it is served.
         """
         now = now_s()
         fresh_until = now + (left_ms - header.grace_ms) / 1000
@@ -91,7 +92,7 @@ class Shelf:
             None if call.codec.shared else payload,
             as_of=as_of,
             moment=moment,
-            checked=self.freshness.version if moment is None else -1,
+            checked=checked,
             scopes=scopes,
             fresh_until=fresh_until,
             early_at=fresh_until - header.load_ms * EARLY_REACH / 1000,

@@ -26,18 +26,3 @@ async def test_fresh_after_holds_in_a_process_that_is_cut_off(connect: Connect, 
     clock = await mine.invalidate(1)
     assert not clock.queued
     assert await theirs(1, fresh_after=clock) == 2
-
-
-async def test_a_clock_may_be_handed_on_as_it_was_returned(connect: Connect) -> None:
-    """Also to another process's block of reads, and what that process sends afterwards."""
-    here, there = await connect(), await connect()
-    views = [cache.view("handed:{n}", ttl="10m")(_identity) for cache in (here, there)]
-    clock = await views[0].invalidate(1)
-    with there.reading(fresh_after=clock):
-        assert await views[1](1) == 1
-    assert await there.invalidate(keys=["handed:1"]) > clock
-    assert await views[1](2) == 2
-
-
-async def _identity(n: int) -> int:
-    return n
