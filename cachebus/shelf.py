@@ -82,8 +82,8 @@ class Shelf:
     ) -> Held:
         """Keep a value, never longer than Redis does.
 
-        *moment*: when this process began to load it; None: it is from Redis. *checked*: the `Freshness.version` at which
-        it was found valid; without one it is looked at before it is served.
+        *moment*: when this process began to load it; None: it is from Redis. *checked*: the `Freshness.version` at
+        which it was found valid; without one it is looked at before it is served.
         """
         now = now_s()
         fresh_until = now + (left_ms - header.grace_ms) / 1000
