@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from cachebus import Link
 from cachebus.bridge import Bridge
+from cachebus.bus import Bus
 from cachebus.consumer import Consumer
 from cachebus.refreshes import Refresher
 from cachebus.scheduler import Scheduler
 from worker.loading import Application
 from worker.settings import BusSettings
 from worker.supervisor import Service
+
+if TYPE_CHECKING:
+    from cachebus.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,7 @@ class Engines:
     bridge: Bridge | None = None
     refresher: Refresher | None = None
     scheduler: Scheduler | None = None
+    relay: Relay | None = None
 
     def services(self) -> Iterator[Service]:
         """Yield each engine as a service: all have `run` and `drain`."""
@@ -35,6 +41,8 @@ class Engines:
             yield Service("refreshes", self.refresher.run, self.refresher.drain)
         if self.scheduler is not None:
             yield Service("schedules", self.scheduler.run, self.scheduler.drain)
+        if self.relay is not None:
+            yield Service("outbox", self.relay.run, self.relay.drain)
 
 
 def engines(application: Application, link: Link, bus: BusSettings, worker: str) -> Engines:
@@ -45,7 +53,16 @@ def engines(application: Application, link: Link, bus: BusSettings, worker: str)
         bridge=Bridge(link, application.handlers, shards=bus.shards) if application.handlers else None,
         refresher=Refresher(link, cache.views, reading=cache.reading),
         scheduler=Scheduler(link, application.jobs, worker=worker) if application.jobs else None,
+        relay=_relay(application, link, bus),
     )
+
+
+def _relay(application: Application, link: Link, bus: BusSettings) -> Relay | None:
+    if application.outbox is None:
+        return None
+    from cachebus.relay import Relay  # noqa: PLC0415 - a worker without an outbox does without SQLAlchemy
+
+    return Relay(application.outbox, Bus(link, shards=bus.shards, signatures=bus.signatures()))
 
 
 def _consumers(application: Application, link: Link, bus: BusSettings, worker: str) -> Iterator[Consumer]:

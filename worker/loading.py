@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from pkgutil import walk_packages
 from types import ModuleType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cachebus import Cache
 from cachebus.handlers import Handler
 from cachebus.schedules import Job
 from worker.literals import unmatched
 from worker.settings import ApplicationSettings, CannotStart
+
+if TYPE_CHECKING:
+    from cachebus.outbox import Outbox
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Application:
     cache: Cache
     warnings: list[str]
     """What is probably a mistake, and does not keep the worker from starting."""
+    outbox: Outbox | None = None
 
 
 def load(settings: ApplicationSettings) -> Application:
@@ -34,10 +38,11 @@ def load(settings: ApplicationSettings) -> Application:
     handlers = scan("HANDLERS", settings.handlers, Handler, problems)
     jobs = scan("SCHEDULES", settings.schedules, Job, problems)
     cache = find_cache("CACHE", settings.cache, problems)
+    outbox = find_outbox("OUTBOX", settings.outbox, problems) if settings.outbox is not None else None
     if problems or cache is None:
         raise CannotStart(problems)
     warnings = unmatched((handler.function for handler in handlers), cache.views.values())
-    return Application(handlers, jobs, cache, list(warnings))
+    return Application(handlers, jobs, cache, list(warnings), outbox)
 
 
 class Named(Protocol):
@@ -50,6 +55,7 @@ class Named(Protocol):
 
 
 Declared = TypeVar("Declared", bound=Named)
+Found = TypeVar("Found")
 
 
 def scan(variable: str, packages: tuple[str, ...], kind: type[Declared], problems: list[str]) -> list[Declared]:
@@ -74,15 +80,30 @@ def scan(variable: str, packages: tuple[str, ...], kind: type[Declared], problem
 
 def find_cache(variable: str, where: tuple[str, str], problems: list[str]) -> Cache | None:
     """Return the cache that *where* names; what is wrong with it is added to *problems*."""
+    return _find(variable, where, Cache, problems)
+
+
+def find_outbox(variable: str, where: tuple[str, str], problems: list[str]) -> Outbox | None:
+    """Return the outbox that *where* names; what is wrong with it is added to *problems*."""
+    try:
+        from cachebus.outbox import Outbox  # noqa: PLC0415 - a worker without one does without SQLAlchemy
+    except ImportError as missing:
+        problems.append(f"{variable}: {missing}; install cachebus[sqlalchemy]")
+        return None
+    return _find(variable, where, Outbox, problems)
+
+
+def _find(variable: str, where: tuple[str, str], kind: type[Found], problems: list[str]) -> Found | None:
     name, attribute = where
     module = _import(variable, name, problems)
     if module is None:
         return None
-    cache = getattr(module, attribute, None)
-    if not isinstance(cache, Cache):
-        problems.append(f"{variable}: {attribute!r} in {name} is {type(cache).__name__}, not a Cache")
+    found = getattr(module, attribute, None)
+    if not isinstance(found, kind):
+        article = "an" if kind.__name__.startswith("O") else "a"
+        problems.append(f"{variable}: {attribute!r} in {name} is {type(found).__name__}, not {article} {kind.__name__}")
         return None
-    return cache
+    return found
 
 
 def _modules(variable: str, packages: tuple[str, ...], problems: list[str]) -> Iterator[ModuleType]:

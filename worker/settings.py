@@ -171,6 +171,9 @@ class ApplicationSettings:
     cache: tuple[str, str] = setting(
         "CACHE", "tradesense.views:cache", attribute, "The cache that the application's views belong to"
     )
+    outbox: tuple[str, str] | None = setting(
+        "OUTBOX", "", attribute, "The outbox, package.module:name, whose events this worker publishes"
+    )
     database_url: str | None = setting(
         "DATABASE_URL", "", database_url, "The application's database; without one, a local SQLite file", secret=True
     )

@@ -1,0 +1,223 @@
+"""From the outbox to the bus: rows are published in their order, then deleted.
+
+Rows are deleted one by one, never skipped by a position: in PostgreSQL a lower number may be committed after a higher
+one, and is then simply found at the next look. A relay that ends between publishing and deleting leaves rows that are
+published again under the same id, which the bus drops.
+
+On PostgreSQL one relay works at a time, others stand by; the trigger of the table wakes it. Elsewhere it looks each
+second, and relays that run side by side publish the same ids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from cachebus.bus import LONGEST_ID, Bus
+from cachebus.durations import Duration, milliseconds
+from cachebus.errors import PublishRefused
+from cachebus.events import channel_fault, encode
+from cachebus.outbox import Outbox
+
+log = logging.getLogger("cachebus")
+
+Rows = Sequence[Any]
+"""Of the table: `seq`, `id`, `channel`, `payload`, `key`."""
+
+AT_ONCE = 100
+POLL_S = 1.0
+"""How often to look where nothing wakes the relay."""
+POLL_NOTIFIED_S = 10.0
+"""How often to look where PostgreSQL wakes it: for a notification that got lost with its connection."""
+STAND_BY_S = 3.0
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 10.0
+
+
+@dataclass(slots=True)
+class RelayStats:
+    """What a relay has done: plain counters."""
+
+    relayed: int = 0
+    refused: int = 0
+    """Rows that can never be published; they stay, with the reason in `problem`."""
+    waiting: int = 0
+    """Rows seen at the last look and not published: above 0 while something holds them back. At most one batch."""
+
+
+class Relay:
+    """Publishes what is in an outbox. `run` in a task of its own; any number of them, in any process."""
+
+    def __init__(self, outbox: Outbox, bus: Bus, *, poll: Duration | None = None) -> None:
+        """Look each *poll*; without one, each second, or each 10 s where PostgreSQL tells of new rows."""
+        self._outbox = outbox
+        self._table = outbox.table
+        self._bus = bus
+        self._poll_ms = None if poll is None else milliseconds(poll, "poll")
+        self.stats = RelayStats()
+        self.problem = ""
+        """Why nothing is published at present, '' while it is."""
+        digest = hashlib.blake2b(f"cachebus.outbox:{self._table.fullname}".encode(), digest_size=8).digest()
+        self._lock = int.from_bytes(digest, signed=True)
+        self._listening: AsyncConnection | None = None
+        self._driver: Any = None  # asyncpg's own connection below it
+        self._woken = asyncio.Event()
+        self._draining = False
+        self._running = False
+        self._ended = asyncio.Event()
+
+    @property
+    def listening(self) -> bool:
+        """Whether PostgreSQL tells of new rows."""
+        return self._driver is not None and not self._driver.is_closed()
+
+    async def run(self) -> None:
+        """Publish until cancelled. An outage of either side is waited out; one log line when it begins, and ends."""
+        self._running = True
+        self._ended.clear()
+        failures = 0
+        try:
+            while not self._draining:
+                self._woken.clear()
+                try:
+                    wait_s = await self._step()
+                except Exception as failed:  # noqa: BLE001 - drivers raise what they like; it is said, and tried again
+                    self._held_back(failed)
+                    wait_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(failures, 16))
+                    failures += 1
+                else:
+                    failures = 0
+                    self._mended()
+                await self._wait(wait_s)
+        finally:
+            self._running = False
+            await self._stop_listening()
+            self._ended.set()
+        await asyncio.get_running_loop().create_future()  # drained: nothing to do until cancelled
+
+    async def drain(self) -> None:
+        """Take no more rows; returns when the one in hand is published and deleted."""
+        self._draining = True
+        self._woken.set()
+        if self._running:
+            await self._ended.wait()
+
+    # -- the main path ----------------------------------------------------------------------------------------------
+
+    async def _step(self) -> float:
+        """Publish a batch; returns how long to wait before the next, unless woken."""
+        engine = self._outbox.engine()
+        alone = engine.dialect.name == "postgresql"
+        if engine.dialect.driver == "asyncpg":
+            await self._listen()
+        async with engine.connect() as connection:
+            if alone and not await connection.scalar(select(func.pg_try_advisory_xact_lock(self._lock))):
+                self.stats.waiting = 0
+                return STAND_BY_S
+            rows = await self._rows(connection)
+            if not alone:
+                await connection.rollback()  # SQLite has one writer: no transaction is open while Redis is asked
+            await self._publish(connection, rows)
+        if len(rows) == AT_ONCE:
+            return 0.0
+        if self._poll_ms is not None:
+            return self._poll_ms / 1000
+        return POLL_NOTIFIED_S if self.listening else POLL_S
+
+    async def _rows(self, connection: AsyncConnection) -> Rows:
+        columns = self._table.c
+        query = select(columns.seq, columns.id, columns.channel, columns.payload, columns.key)
+        found = await connection.execute(query.where(columns.problem.is_(None)).order_by(columns.seq).limit(AT_ONCE))
+        return found.all()
+
+    async def _publish(self, connection: AsyncConnection, rows: Rows) -> None:
+        """Publish *rows* in order; what was published, or never can be, is written down even if the next one fails."""
+        published: list[int] = []
+        refused: dict[int, str] = {}
+        try:
+            for row in rows:
+                if self._draining:
+                    break
+                self.stats.waiting = len(rows) - len(published) - len(refused)
+                if fault := self._fault(row):
+                    refused[row.seq] = fault
+                    continue
+                await self._bus.publish(row.channel, row.payload.encode(), key=row.key, id=row.id)
+                published.append(row.seq)
+        finally:
+            await self._written(connection, published, refused)
+        self.stats.waiting = len(rows) - len(published) - len(refused)
+
+    async def _written(self, connection: AsyncConnection, published: list[int], refused: dict[int, str]) -> None:
+        seq = self._table.c.seq
+        if published:
+            await connection.execute(delete(self._table).where(seq.in_(published)))
+        for number, fault in refused.items():
+            await connection.execute(update(self._table).where(seq == number).values(problem=fault))
+        await connection.commit()
+        self.stats.relayed += len(published)
+        self.stats.refused += len(refused)
+        for number, fault in refused.items():
+            log.error("outbox: row %s of %s can never be published: %s", number, self._table.fullname, fault)
+
+    def _fault(self, row: Any) -> str:
+        """Return why this row can never be published, '' if it can: others than `insert()` may have written it."""
+        if fault := channel_fault(row.channel):
+            return fault
+        if not 0 < len(row.id) <= LONGEST_ID:
+            return f"id: must be 1 to {LONGEST_ID} characters"
+        try:
+            encode(row.payload.encode(), self._outbox.max_payload_bytes)
+        except PublishRefused as refused:
+            return str(refused)
+        return ""
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _listen(self) -> None:
+        """Have PostgreSQL wake us, on a connection that is held until it breaks."""
+        if self.listening:
+            return
+        await self._stop_listening()
+        self._listening = await self._outbox.engine().connect()
+        driver: Any = (await self._listening.get_raw_connection()).driver_connection
+        driver.add_termination_listener(self._wake)
+        await driver.add_listener(self._table.fullname, self._wake)
+        self._driver = driver
+
+    async def _stop_listening(self) -> None:
+        """Close the connection: nobody else must get one that listens from the pool."""
+        connection, self._listening, self._driver = self._listening, None, None
+        if connection is not None:
+            await connection.invalidate()
+            await connection.close()
+
+    def _wake(self, *_of: object) -> None:
+        self._woken.set()
+
+    # -- what is said -----------------------------------------------------------------------------------------------
+
+    def _held_back(self, failed: Exception) -> None:
+        why = f"{type(failed).__name__}: {failed}".partition("\n")[0]
+        if not self.problem:
+            log.warning("outbox: events wait in %s: %s", self._table.fullname, why)
+        self.problem = why
+
+    def _mended(self) -> None:
+        if self.problem:
+            self.problem = ""
+            log.info("outbox: events of %s are published again", self._table.fullname)

@@ -1,0 +1,333 @@
+"""The outbox: an event is published if, and only if, the transaction it was written in committed; and once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from cachebus.bus import Bus
+from cachebus.consumer import Consumer
+from cachebus.errors import ConfigurationError, PublishRefused
+from cachebus.handlers import on
+from cachebus.link import Link
+from cachebus.outbox import Outbox
+from cachebus.private_server import PrivateServer
+from cachebus.relay import Relay
+from cachebus.testing import FaultProxy
+from tests.tradesense.postgres import Postgres
+
+ROOT = Path(__file__).parents[2]
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
+POSTGRESQL = [BOTH[1]]
+
+metadata = MetaData()
+numbers = Table("numbers", metadata, Column("n", Integer, primary_key=True))
+Until = Callable[..., Any]
+Payloads = Callable[[], list[bytes]]
+
+
+class Shop:
+    """An application's database with an outbox."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine: AsyncEngine = create_async_engine(url)
+        self.metadata = MetaData()
+        self.outbox = Outbox(self.metadata, lambda: self.engine)
+
+    async def save(self, *values: int, roll_back: bool = False, **given: Any) -> None:
+        """Write numbers and an event of each, in one transaction."""
+        async with AsyncSession(self.engine) as session:
+            for n in values:
+                await session.execute(insert(numbers).values(n=n))
+                await session.execute(self.outbox.insert("numbers", {"n": n}, **given))
+            await (session.rollback() if roll_back else session.commit())
+
+    async def rows(self) -> list[tuple[str, str | None]]:
+        """What is in the outbox: payload and problem."""
+        columns = self.outbox.table.c
+        async with self.engine.connect() as connection:
+            found = await connection.execute(select(columns.payload, columns.problem).order_by(columns.seq))
+            return [(row.payload, row.problem) for row in found]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One PostgreSQL for the session; started only when a test wants it."""
+    with Postgres.running() as running:
+        yield running
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database."""
+    if getattr(request, "param", "sqlite") == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        with server.database() as url:
+            yield url.replace("postgresql://", "postgresql+asyncpg://")
+    else:
+        yield f"sqlite+aiosqlite:///{tmp_path / 'shop.db'}"
+
+
+@pytest.fixture
+async def shop(database_url: str) -> AsyncIterator[Shop]:
+    """A database with the tables."""
+    made = Shop(database_url)
+    async with made.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        await connection.run_sync(made.metadata.create_all)
+    yield made
+    await made.engine.dispose()
+
+
+@pytest.fixture
+def payloads(server: PrivateServer, link: Link) -> Payloads:
+    """What is in the stream of events."""
+    stream = link.names.bus("events", "0")
+    return lambda: [fields[3] for _, fields in server.ask("XRANGE", stream, "-", "+")]
+
+
+@contextlib.asynccontextmanager
+async def running(*parts: Any) -> AsyncIterator[None]:
+    """Run relays or consumers, and drain them at the end."""
+    tasks = [asyncio.create_task(part.run()) for part in parts]
+    try:
+        yield
+    finally:
+        for part in parts:
+            await part.drain()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def expected(*values: int) -> list[bytes]:
+    """Return the payloads of these numbers."""
+    return [msgspec.json.encode({"n": n}) for n in values]
+
+
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_an_event_arrives_with_its_data(shop: Shop, link: Link, until: Until) -> None:
+    """A handler gets what was committed with the data, in order, and the outbox is empty then."""
+    got: list[tuple[int, int]] = []
+
+    @on("numbers", name="seen")
+    async def seen(event: Any) -> None:
+        async with shop.engine.connect() as connection:
+            stored = await connection.scalar(select(func.count()).select_from(numbers).where(numbers.c.n == event["n"]))
+        got.append((event["n"], stored))
+
+    relay = Relay(shop.outbox, Bus(link), poll="20ms")
+    async with running(relay, Consumer(link, [seen], worker="w")):
+        await shop.save(1, 2, 3)
+        await until(lambda: len(got) == 3)
+    assert got == [(1, 1), (2, 1), (3, 1)]
+    assert await shop.rows() == []
+    assert relay.stats.relayed == 3
+
+
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_what_is_rolled_back_never_arrives(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """Neither the number nor its event is there; what is committed after it is."""
+    async with running(Relay(shop.outbox, Bus(link), poll="20ms")):
+        await shop.save(1, roll_back=True)
+        await shop.save(2)
+        await until(payloads)
+    assert payloads() == expected(2)
+
+
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_two_relays_do_not_publish_twice(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """Several workers, several batches: each event once, in the order of the rows."""
+    relays = [Relay(shop.outbox, Bus(link), poll="10ms") for _ in range(2)]
+    await shop.save(*range(250))
+    async with running(*relays):
+        await until(lambda: len(payloads()) >= 250)
+    assert payloads() == expected(*range(250))
+    assert await shop.rows() == []
+
+
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_a_relay_that_dies_before_it_deletes_leaves_one_event(
+    shop: Shop, link: Link, server: PrivateServer, until: Until, payloads: Payloads
+) -> None:
+    """kill -9 after publishing: the next one publishes the same id, and the bus drops it."""
+    await shop.save(1)
+    arguments = (str(ROOT / "tests/bus/outbox_process.py"), shop.url, server.url, link.names.namespace)
+    dying = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments), stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert dying.stdout is not None
+    async with asyncio.timeout(30):
+        assert await dying.stdout.readline() == b"published\n"
+    dying.send_signal(signal.SIGKILL)
+    await dying.wait()
+    assert payloads() == expected(1)
+    assert len(await shop.rows()) == 1
+    relay = Relay(shop.outbox, Bus(link), poll="20ms")
+    async with running(relay):
+        await until(lambda: relay.stats.relayed == 1)
+    assert payloads() == expected(1)
+    assert await shop.rows() == []
+
+
+async def listeners(shop: Shop) -> list[int]:
+    """Return the PostgreSQL processes of connections that listen."""
+    async with shop.engine.connect() as connection:
+        found = text("SELECT pid FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+        return list(await connection.scalars(found))
+
+
+async def listens_anew(shop: Shop, before: list[int]) -> bool:
+    """Return whether another connection than before listens."""
+    return bool(now := await listeners(shop)) and now != before
+
+
+@pytest.mark.parametrize("database_url", POSTGRESQL, indirect=True)
+async def test_postgresql_wakes_the_relay(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """With an hour between looks, an event goes out at once; also after the listening connection was cut."""
+    relay = Relay(shop.outbox, Bus(link), poll="1h")
+    async with running(relay):
+        await until(lambda: relay.listening)
+        await shop.save(1)
+        await until(lambda: payloads() == expected(1))
+        before = await listeners(shop)
+        async with shop.engine.begin() as connection:
+            await connection.execute(select(func.pg_terminate_backend(*before)))
+        await until(lambda: listens_anew(shop, before))
+        await shop.save(2)
+        await until(lambda: payloads() == expected(1, 2))
+
+
+@pytest.mark.parametrize("database_url", POSTGRESQL, indirect=True)
+async def test_a_lower_number_may_commit_later(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """A transaction that is still open while a later row is relayed is not passed over."""
+    async with running(Relay(shop.outbox, Bus(link), poll="20ms")), shop.engine.connect() as slow:
+        await slow.execute(shop.outbox.insert("numbers", {"n": 1}))
+        await shop.save(2)
+        await until(lambda: payloads() == expected(2))
+        await slow.commit()
+        await until(lambda: payloads() == expected(2, 1))
+
+
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_a_row_that_cannot_be_published_blocks_nobody(
+    shop: Shop, link: Link, until: Until, payloads: Payloads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another program wrote and the bus refuses stays, with the reason; the others go out."""
+    async with shop.engine.begin() as connection:
+        await connection.execute(insert(shop.outbox.table).values(id="x", channel="numbers", payload="no json"))
+    await shop.save(2)
+    relay = Relay(shop.outbox, Bus(link), poll="20ms")
+    async with running(relay):
+        await until(lambda: relay.stats.relayed == 1)
+    assert payloads() == expected(2)
+    ((payload, problem),) = await shop.rows()
+    assert payload == "no json"
+    assert problem is not None
+    assert "not JSON" in problem
+    assert relay.stats.refused == 1
+    assert "can never be published" in caplog.text
+
+
+async def test_it_waits_while_redis_is_away(
+    shop: Shop, server: PrivateServer, link: Link, until: Until, payloads: Payloads, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is lost, nothing goes out of order, and the log has one line for it and one for its end."""
+    caplog.set_level(logging.INFO, "cachebus")
+    async with (
+        FaultProxy(server.port) as proxy,
+        Link(proxy.url, namespace=link.names.namespace) as behind,
+        running(relay := Relay(shop.outbox, Impatient(behind), poll="20ms")),
+    ):
+        proxy.refusing = True
+        proxy.cut()
+        await shop.save(1, 2)
+        await until(lambda: relay.problem)
+        await until(lambda: relay.stats.waiting == 2)
+        proxy.resume()
+        await until(lambda: len(payloads()) == 2)
+        await until(lambda: not relay.problem)
+    assert payloads() == expected(1, 2)
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("outbox")]
+    assert ["wait in" in said[0], "published again" in said[1], len(said)] == [True, True, 2]
+
+
+async def test_a_full_stream_is_waited_out(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """Rows stay without a problem of their own, and go out once there is room."""
+    await Bus(link).publish("numbers", {"n": 0})
+    await shop.save(1)
+    relay = Relay(shop.outbox, Bus(link, max_events=1), poll="20ms")
+    async with running(relay):
+        await until(lambda: "wait already" in relay.problem)
+        assert await shop.rows() == [('{"n":1}', None)]
+        await link.store.call("XTRIM", link.names.bus("events", "0"), "MAXLEN", 0)
+        await until(lambda: payloads() == expected(1))
+
+
+async def test_the_database_may_be_away(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """A table that is not there yet is waited for."""
+    async with shop.engine.begin() as connection:
+        await connection.run_sync(shop.metadata.drop_all)
+    relay = Relay(shop.outbox, Bus(link), poll="20ms")
+    async with running(relay):
+        await until(lambda: "no such table" in relay.problem)
+        async with shop.engine.begin() as connection:
+            await connection.run_sync(shop.metadata.create_all)
+        await shop.save(1)
+        await until(lambda: payloads() == expected(1))
+
+
+async def test_a_repeated_id_is_one_event(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """A request that is repeated may write its event again, before or after the first went out."""
+    relay = Relay(shop.outbox, Bus(link), poll="20ms")
+    await shop.save(1, id="order-7")
+    await shop.save(2, id="order-7")
+    async with running(relay):
+        await until(lambda: relay.stats.relayed == 2)
+        await shop.save(3, id="order-7")
+        await until(lambda: relay.stats.relayed == 3)
+    assert payloads() == expected(1)
+
+
+def test_a_plain_session_writes_too(tmp_path: Path) -> None:
+    """Flask and Django's neighbours need no event loop to write an event."""
+    shop = Shop(f"sqlite+aiosqlite:///{tmp_path / 'plain.db'}")
+    engine = create_engine(f"sqlite:///{tmp_path / 'plain.db'}")
+    shop.metadata.create_all(engine)
+    with Session(engine) as session, session.begin():
+        session.execute(shop.outbox.insert("numbers", {"n": 1}, key="k"))
+    with engine.connect() as connection:
+        row = connection.execute(select(shop.outbox.table)).one()
+    engine.dispose()
+    assert (row.channel, row.payload, row.key, row.problem) == ("numbers", '{"n":1}', "k", None)
+
+
+def test_what_can_never_be_published_is_refused_at_once(tmp_path: Path) -> None:
+    """The mistake shows where it is made, before anything is written."""
+    outbox = Outbox(MetaData(), lambda: create_async_engine("sqlite+aiosqlite://"), max_payload_bytes=10)
+    for channel, payload, given in [("ws:x", 1, {}), ("numbers", "x" * 20, {}), ("numbers", 1, {"id": ""})]:
+        with pytest.raises(PublishRefused):
+            outbox.insert(channel, payload, **given)  # type: ignore[arg-type]  # the ids of the table above
+    with pytest.raises(ConfigurationError):
+        Outbox(MetaData(), lambda: create_async_engine("sqlite+aiosqlite://"), name="Not; good")
+
+
+class Impatient(Bus):
+    """A bus that does not try for five seconds."""
+
+    async def publish(self, channel: str, event: Any, **given: Any) -> str:
+        return await super().publish(channel, event, **given, timeout="200ms")
