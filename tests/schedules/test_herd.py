@@ -1,4 +1,4 @@
-"""Two thousand cold entries, live traffic at the same time, a database that slows down under load."""
+"""Five thousand cold entries, live traffic at the same time, a database that slows down under load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cachebus.private_server import PrivateServer
 from cachebus.view import View
 from cachebus.warming import Warm
 
-ROWS = 2_000
+ROWS = 5_000
 READERS = 10
 READS = 150
 CONCURRENCY = 4
