@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -28,6 +30,7 @@ from cachebus.private_server import PrivateServer
 from cachebus.relay import Relay
 from cachebus.testing import FaultProxy
 from tests.tradesense.postgres import Postgres
+from worker.loading import find_outbox
 
 ROOT = Path(__file__).parents[2]
 BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql"))]
@@ -278,13 +281,14 @@ async def test_a_full_stream_is_waited_out(shop: Shop, link: Link, until: Until,
         await until(lambda: payloads() == expected(1))
 
 
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
 async def test_the_database_may_be_away(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
     """A table that is not there yet is waited for."""
     async with shop.engine.begin() as connection:
         await connection.run_sync(shop.metadata.drop_all)
     relay = Relay(shop.outbox, Bus(link), poll="20ms")
     async with running(relay):
-        await until(lambda: "no such table" in relay.problem)
+        await until(lambda: "cachebus_outbox" in relay.problem)  # "no such table", "does not exist"
         async with shop.engine.begin() as connection:
             await connection.run_sync(shop.metadata.create_all)
         await shop.save(1)
@@ -324,6 +328,73 @@ def test_what_can_never_be_published_is_refused_at_once(tmp_path: Path) -> None:
             outbox.insert(channel, payload, **given)  # type: ignore[arg-type]  # the ids of the table above
     with pytest.raises(ConfigurationError):
         Outbox(MetaData(), lambda: create_async_engine("sqlite+aiosqlite://"), name="Not; good")
+
+
+SHOP = """
+from sqlalchemy import MetaData
+from sqlalchemy.ext.asyncio import create_async_engine
+from cachebus import Cache
+from cachebus.outbox import Outbox
+
+cache = Cache.from_env()
+engine = create_async_engine({url!r})
+outbox = Outbox(MetaData(), lambda: engine)
+"""
+
+
+async def test_a_worker_publishes_what_its_outbox_holds(
+    shop: Shop, server: PrivateServer, link: Link, until: Until, payloads: Payloads, tmp_path: Path
+) -> None:
+    """`OUTBOX=shop_tables:outbox python -m worker`, and SIGTERM ends it cleanly."""
+    await shop.save(1)
+    (tmp_path / "shop_tables.py").write_text(SHOP.format(url=shop.url))
+    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
+    environment |= {"PYTHONPATH": f"{ROOT}:{tmp_path}", "HANDLERS": ",", "SCHEDULES": ","}
+    environment |= {"CACHE": "shop_tables:cache", "OUTBOX": "shop_tables:outbox"}
+    environment |= {"REDIS_URL": server.url, "CACHE_NAMESPACE": link.names.namespace}
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "worker"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        await until(lambda: payloads() == expected(1))
+        worker.terminate()
+        async with asyncio.timeout(30):
+            assert await worker.wait() == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
+    assert await shop.rows() == []
+
+
+def test_what_is_no_outbox_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A name that leads to something else keeps the worker from starting."""
+    (tmp_path / "outbox_of_nobody.py").write_text("outbox = 7")
+    monkeypatch.syspath_prepend(tmp_path)
+    problems: list[str] = []
+    assert find_outbox("OUTBOX", ("outbox_of_nobody", "outbox"), problems) is None
+    assert problems == ["OUTBOX: 'outbox' in outbox_of_nobody is int, not an Outbox"]
+
+
+def test_the_python_of_the_page_is_a_program_that_runs(server: PrivateServer, tmp_path: Path) -> None:
+    """Pasted together and run, it works."""
+    page = (ROOT / "docs/howto/publish-in-a-transaction.md").read_text(encoding="utf-8")
+    program = tmp_path / "page.py"
+    program.write_text("\n".join(re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)))
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env={**os.environ, "REDIS_URL": server.url, "PYTHONPATH": str(ROOT), "CACHE_NAMESPACE": "outbox-page"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Impatient(Bus):
