@@ -2,7 +2,7 @@
 
 | file          | what                        | when                                             |
 |---------------|-----------------------------|--------------------------------------------------|
-| critical.py   | portfolios, market data     | before they expire, as long as somebody reads    |
+| critical.py   | portfolios                  | before they expire, as long as somebody reads    |
 | portfolios.py | settings, portfolios        | each minute, for whoever looked in the last hour |
 | analytics.py  | trade analytics, risk       | each two minutes, for those read most            |
 | market.py     | market data of every symbol | each minute of the trading day, and after it     |

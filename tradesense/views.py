@@ -20,7 +20,7 @@
 | market:SYMBOL    | market data                                        | `market:bars`                 |
 | market           | portfolio, risk, reference data: any symbol's bars | `market:bars`                 |
 
-Portfolios and market data are critical: schedules renew them before they expire, as long as somebody reads them.
+Portfolios are critical: a schedule renews them before they expire, as long as somebody reads them.
 
 What a user's settings shape (time zone, grouping, cost basis, risk-free rate) is part of the key: after a change of
 settings the old figures are still right for the old settings, and nothing but `user_settings` becomes old.
@@ -81,7 +81,7 @@ async def risk(user_id: int, risk_free_rate: float) -> Risk:
     return await queries.risk_of(user_id, risk_free_rate)
 
 
-@cache.view("market:{symbol}:daily", ttl="1m", stale="5m", critical=True, tags=["market:{symbol}"])
+@cache.view("market:{symbol}:daily", ttl="1m", stale="5m", tags=["market:{symbol}"])
 async def market_data(symbol: str) -> MarketData:
     """The last bars of a symbol, with technical indicators."""
     return await queries.market_data(symbol)
