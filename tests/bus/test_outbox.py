@@ -216,6 +216,20 @@ async def test_postgresql_wakes_the_relay(shop: Shop, link: Link, until: Until, 
 
 
 @pytest.mark.parametrize("database_url", POSTGRESQL, indirect=True)
+async def test_on_postgresql_one_relay_works_at_a_time(shop: Shop, link: Link, payloads: Payloads) -> None:
+    """While one has a batch in hand, another leaves the rows to it; it takes over when the first is gone."""
+    relay = Relay(shop.outbox, Bus(link))
+    await shop.save(1)
+    async with shop.engine.begin() as other:
+        await other.execute(select(func.pg_advisory_xact_lock(relay._lock)))
+        await relay._step()
+        assert payloads() == []
+    await relay._step()
+    assert payloads() == expected(1)
+    await relay._stop_listening()
+
+
+@pytest.mark.parametrize("database_url", POSTGRESQL, indirect=True)
 async def test_a_lower_number_may_commit_later(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
     """A transaction that is still open while a later row is relayed is not passed over."""
     async with running(Relay(shop.outbox, Bus(link), poll="20ms")), shop.engine.connect() as slow:
