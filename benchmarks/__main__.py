@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("cache", "memory", "freshness", "stampede", "journal", "dictionaries", "primitives", "gateway")
+PARTS = ("cache", "memory", "freshness", "stampede", "bus", "journal", "dictionaries", "primitives", "gateway")
 
 
 def main(names: list[str]) -> int:
