@@ -1,10 +1,10 @@
 """P13, P14, P16: events a second, from the stream through a handler to ledger, journal, feed and PUBLISH.
 
 The effect of each event is the same everywhere: one scope with its clock, one journal record, one feed record, one
-PUBLISH (ours are gathered: one journal record a commit). Ours is a handler that returns two effects; the others' handlers
-write the same with one pipeline of redis-py, as one would. All events are published before a worker begins; what counts
-is the time from its first feed record to its last. arq and saq are not beside them: they need a redis-py of an older
-major version. `QUICK=1` in the environment takes a tenth of everything.
+PUBLISH (ours are gathered: one journal record a commit). Ours is a handler that returns two effects; the others'
+handlers write the same with one pipeline of redis-py, as one would. All events are published before a worker begins;
+what counts is the time from its first feed record to its last. arq and saq are not beside them: they need a redis-py of
+an older major version. `QUICK=1` in the environment takes a tenth of everything.
 """
 
 from __future__ import annotations
