@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachebus import Link
+from cachebus import Link, adapters
 from cachebus.bridge import Bridge
 from cachebus.bus import Bus
 from cachebus.consumer import Consumer
+from cachebus.rebroadcast import Rebroadcast
 from cachebus.refreshes import Refresher
 from cachebus.scheduler import Scheduler
 from worker.loading import Application
@@ -30,6 +31,7 @@ class Engines:
     refresher: Refresher | None = None
     scheduler: Scheduler | None = None
     relay: Relay | None = None
+    rebroadcast: Rebroadcast | None = None
 
     def services(self) -> Iterator[Service]:
         """Yield each engine as a service: all have `run` and `drain`."""
@@ -43,6 +45,8 @@ class Engines:
             yield Service("schedules", self.scheduler.run, self.scheduler.drain)
         if self.relay is not None:
             yield Service("outbox", self.relay.run, self.relay.drain)
+        if self.rebroadcast is not None:
+            yield Service("rebroadcast", self.rebroadcast.run, self.rebroadcast.drain)
 
 
 def engines(application: Application, link: Link, bus: BusSettings, worker: str) -> Engines:
@@ -54,7 +58,15 @@ def engines(application: Application, link: Link, bus: BusSettings, worker: str)
         refresher=Refresher(link, cache.views, reading=cache.reading),
         scheduler=Scheduler(link, application.jobs, worker=worker) if application.jobs else None,
         relay=_relay(application, link, bus),
+        rebroadcast=_rebroadcast(link, bus),
     )
+
+
+def _rebroadcast(link: Link, bus: BusSettings) -> Rebroadcast | None:
+    forms = [adapters.socketio(bus.socketio_channel)] if bus.socketio_channel else []
+    if bus.channels_prefix:
+        forms.append(adapters.channels(bus.channels_prefix))
+    return Rebroadcast(link, forms) if forms else None
 
 
 def _relay(application: Application, link: Link, bus: BusSettings) -> Relay | None:

@@ -151,6 +151,13 @@ class BusSettings:
         "BUS_SIGNED_CHANNELS", "", channels, "Channels whose events must be signed, such as trade:*=require"
     )
 
+    socketio_channel: str = setting(
+        "SOCKETIO_CHANNEL", "", text, "Broadcasts also for Socket.IO's Redis managers, on this channel: socketio"
+    )
+    channels_prefix: str = setting(
+        "CHANNELS_PREFIX", "", text, "Broadcasts also for Django Channels' pub/sub layer, with this prefix: asgi"
+    )
+
     def signatures(self) -> Signatures | None:
         """Return how events are signed and checked, None where they are not. Raises: ConfigurationError."""
         if not self.signed_channels:
