@@ -41,7 +41,7 @@ def test_a_handler_runs_in_its_own_thread_until_unsubscribed(facade: SyncCache, 
     assert thread == same != threading.get_ident()
     listener.unsubscribe()
     listener.unsubscribe()
-    assert pubsub.publish(namespace, 1) == 0
+    assert any(pubsub.publish(namespace, "late") == 0 for _ in range(10_000))  # it leaves on another connection
 
 
 def test_messages_are_iterated_with_for(facade: SyncCache, namespace: str) -> None:
