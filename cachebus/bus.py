@@ -7,7 +7,15 @@ import secrets
 from typing import Any
 
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import ConfigurationError, NotReady, PublishRefused, ReadOnlyServer, ServerTimeout, Unavailable
+from cachebus.errors import (
+    ConfigurationError,
+    NotReady,
+    PublishRefused,
+    ReadOnlyServer,
+    ServerTimeout,
+    StreamFull,
+    Unavailable,
+)
 from cachebus.events import PAYLOAD_BYTES, channel_fault, encode, shard_of
 from cachebus.link import Link
 from cachebus.server import run_script
@@ -68,9 +76,9 @@ class Bus:
         event is then in the stream once. Lost replies and short outages are repeated here, up to *timeout*, under one
         id; what cannot be repeated is an *id* made here, once this has raised.
 
-        Raises: PublishRefused (nothing was stored) when the channel, payload or id cannot be, or the stream is full;
-        Unavailable when the server did not answer in *timeout*, or fewer than *wait_replicas* replicas have it by then:
-        it may or may not be stored.
+        Raises: PublishRefused (nothing was stored) when the channel, payload or id can never be; StreamFull, one of
+        them, when they can be later; Unavailable when the server did not answer in *timeout*, or fewer than
+        *wait_replicas* replicas have it by then: it may or may not be stored.
         """
         if fault := channel_fault(channel):
             raise PublishRefused(fault)
@@ -88,9 +96,7 @@ class Bus:
             args += self._signatures.sign(channel, name, payload, self._link.now_us() // 1_000_000)
         stored = await self._run(keys, args, milliseconds(timeout, "timeout") / 1000, wait_replicas)
         if stored == -1:
-            raise PublishRefused(
-                f"channel: {channel!r} not taken, {self._max_events:,} events wait already; is a worker running?"
-            )
+            raise StreamFull(channel, self._max_events)
         return name
 
     async def close(self) -> None:

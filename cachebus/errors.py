@@ -15,6 +15,7 @@ CacheBusError
 │   ├── Moved                     MOVED, ASK: the slot lives on another node
 │   └── CommandRefused            any other error reply
 ├── PublishRefused                an event that was not accepted; nothing was stored
+│   └── StreamFull                for now: so many wait already
 ├── LockError
 │   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
 │   ├── LockLost                  the lease ended, or was taken, before the body did
@@ -104,6 +105,15 @@ class CommandRefused(ServerError):
 
 class PublishRefused(CacheBusError):
     """The event was not accepted and nothing was stored. The message names the field and the fix."""
+
+
+class StreamFull(PublishRefused):
+    """As many events wait as there may be. The same event is accepted once there is room: publish it again later."""
+
+    def __init__(self, channel: str, max_events: int) -> None:
+        super().__init__(f"channel: {channel!r} not taken, {max_events:,} events wait already; is a worker running?")
+        self.channel = channel
+        self.max_events = max_events
 
 
 class LockError(CacheBusError):

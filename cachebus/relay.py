@@ -20,10 +20,9 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cachebus.bus import LONGEST_ID, Bus
+from cachebus.bus import Bus
 from cachebus.durations import Duration, milliseconds
-from cachebus.errors import PublishRefused
-from cachebus.events import channel_fault, encode
+from cachebus.errors import PublishRefused, StreamFull
 from cachebus.outbox import Outbox
 
 log = logging.getLogger("cachebus")
@@ -146,11 +145,14 @@ class Relay:
                 if self._draining:
                     break
                 self.stats.waiting = len(rows) - len(published) - len(refused)
-                if fault := self._fault(row):
-                    refused[row.seq] = fault
-                    continue
-                await self._bus.publish(row.channel, row.payload.encode(), key=row.key, id=row.id)
-                published.append(row.seq)
+                try:
+                    await self._bus.publish(row.channel, row.payload.encode(), key=row.key, id=row.id)
+                except StreamFull:
+                    raise  # there will be room
+                except PublishRefused as fault:  # others than `insert()` may have written the row
+                    refused[row.seq] = str(fault)
+                else:
+                    published.append(row.seq)
         finally:
             await self._written(connection, published, refused)
         self.stats.waiting = len(rows) - len(published) - len(refused)
@@ -166,18 +168,6 @@ class Relay:
         self.stats.refused += len(refused)
         for number, fault in refused.items():
             log.error("outbox: row %s of %s can never be published: %s", number, self._table.fullname, fault)
-
-    def _fault(self, row: Any) -> str:
-        """Return why this row can never be published, '' if it can: others than `insert()` may have written it."""
-        if fault := channel_fault(row.channel):
-            return fault
-        if not 0 < len(row.id) <= LONGEST_ID:
-            return f"id: must be 1 to {LONGEST_ID} characters"
-        try:
-            encode(row.payload.encode(), self._outbox.max_payload_bytes)
-        except PublishRefused as refused:
-            return str(refused)
-        return ""
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 

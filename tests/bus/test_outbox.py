@@ -284,15 +284,30 @@ async def test_it_waits_while_redis_is_away(
 
 
 async def test_a_full_stream_is_waited_out(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
-    """Rows stay without a problem of their own, and go out once there is room."""
-    await Bus(link).publish("numbers", {"n": 0})
-    await shop.save(1)
-    relay = Relay(shop.outbox, Bus(link, max_events=1), poll="20ms")
+    """Rows stay without a problem of their own, and go out in order as there is room."""
+    await shop.save(1, 2, 3)
+    relay = Relay(shop.outbox, Bus(link, max_events=2), poll="20ms")
     async with running(relay):
-        await until(lambda: "wait already" in relay.problem)
-        assert await shop.rows() == [('{"n":1}', None)]
-        await link.store.call("XTRIM", link.names.bus("events", "0"), "MAXLEN", 0)
-        await until(lambda: payloads() == expected(1))
+        await until(lambda: relay.problem.startswith("StreamFull"))
+        assert payloads() == expected(1, 2)
+        assert await shop.rows() == [('{"n":3}', None)]
+        await link.store.call("XTRIM", link.names.bus("events", "0"), "MAXLEN", 1)
+        await until(lambda: payloads() == expected(2, 3))
+    assert (relay.stats.relayed, relay.stats.refused) == (3, 0)
+
+
+async def test_what_only_the_bus_refuses_blocks_nobody(
+    shop: Shop, link: Link, until: Until, payloads: Payloads
+) -> None:
+    """An outbox that takes longer payloads than the bus: the long one stays with the reason, the next goes out."""
+    await shop.save(1_000_000_000_000, 2)
+    relay = Relay(shop.outbox, Bus(link, max_payload_bytes=10), poll="20ms")
+    async with running(relay):
+        await until(lambda: relay.stats.refused == 1)
+        await until(lambda: payloads() == expected(2))
+    ((_, problem),) = await shop.rows()
+    assert problem is not None
+    assert "the limit is 10" in problem
 
 
 @pytest.mark.parametrize("database_url", BOTH, indirect=True)

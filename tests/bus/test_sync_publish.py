@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.errors import PublishRefused
+from cachebus.errors import PublishRefused, StreamFull
 from cachebus.private_server import PrivateServer
 from cachebus.sync import SyncCache
 from cachebus.syncbus import SyncBus
@@ -51,7 +51,7 @@ def test_a_refusal_is_raised_in_the_callers_thread(server: PrivateServer, namesp
         bus.publish("ws:user:7", {})
     for n in range(100):
         bus.publish("numbers", n)
-    with pytest.raises(PublishRefused, match="100 events wait"):
+    with pytest.raises(StreamFull, match="100 events wait"):
         bus.publish("numbers", 100)
 
 
