@@ -77,15 +77,17 @@ class Freshness:
         self.invalidated(record.scopes, record.clock)
         return True
 
-    def resync(self, clock: int, start: int) -> None:
-        """Begin again at the ledger's clock. Nothing is thrown away: what is older asks the ledger before it is served.
+    def resync(self, clock: int, start: int, since: int, newest: Mapping[str, int]) -> None:
+        """Begin again at the ledger's clock, knowing its *newest* scopes: every one invalidated after *since*.
 
-        `since` takes every clock this process has seen into account: its own invalidations may be newer than a ledger
-        reply that was already under way.
+        *newest* was read after *clock*. Nothing is thrown away: an entry born before `since` asks the ledger before it
+        is served. This process's own invalidations may be newer than a reply that was already under way: they stay.
         """
         self.position, self.start = clock, start
-        self.since = self.seen = max(self.seen, clock)
-        self._table.clear()
+        self.seen = max(self.seen, clock)
+        self.since = max(self.since, since) if self.since > clock else since  # what was forgotten beyond it stays so
+        own = {scope: last for scope, last in self._table.items() if last > clock}
+        self._table = {**newest, **{scope: max(last, newest.get(scope, 0)) for scope, last in own.items()}}
         self.version += 1
 
     # -- invalidations the server does not know yet -----------------------------------------------------------------

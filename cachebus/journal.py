@@ -9,6 +9,7 @@ from typing import Any
 
 from cachebus.errors import ServerError
 from cachebus.freshness import Freshness, Record
+from cachebus.ledger import resync
 from cachebus.link import Link, now_s
 from cachebus.scripts import script
 from cachebus.wire import Wire
@@ -102,7 +103,7 @@ class Journal:
             keys = (2, self._link.names.ledger, self._name)
             reply = await wire.call("EVAL", script("vouch").text, *keys, freshness.seen, freshness.run, freshness.run)
             clock, start = int(reply[0]), int(reply[1])
-        self._freshness.resync(clock, start)
+        await resync(wire, self._freshness, self._link.names.ledger, clock, start)
 
     async def _ledger(self, wire: Wire) -> tuple[int, int]:
         reply: Sequence[bytes | None] = await wire.call(

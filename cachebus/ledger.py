@@ -18,6 +18,8 @@ log = logging.getLogger("cachebus")
 
 SCOPES_A_CALL = 990
 """A script takes at most 1,000 arguments: Lua's stack, and Redis' patience."""
+NEWEST = 5_000
+"""Scopes a process learns when it begins anew, about 300 KB: what is older than them it asks about as it comes."""
 MOST_QUEUED = 10_000
 """Scopes kept while the server is away; one more and the queue becomes "everything"."""
 
@@ -187,12 +189,20 @@ class Ledger:
         reply = await wire.call("EVAL", script("vouch").text, *keys, freshness.seen, run, freshness.run)
         clock, start = int(reply[0]), int(reply[1])
         if run != freshness.run or start != freshness.start:
-            freshness.resync(clock, start)
+            await resync(wire, freshness, self._keys[0], clock, start)
             freshness.run = run
         while self._outbox:
             part, moment = tuple(self._outbox)[:SCOPES_A_CALL], freshness.moment()
             reply = await wire.call("EVAL", script("invalidate").text, *keys, freshness.seen, *part)
             self._delivered(part, moment, int(reply[0]))
+
+
+async def resync(wire: Wire, freshness: Freshness, ledger: str, clock: int, start: int) -> None:
+    """Begin anew at *clock*, read from the ledger before, with the ledger's newest scopes. One round trip."""
+    reply: Sequence[bytes] = await wire.call("ZRANGE", ledger, 0, NEWEST - 1, "REV", "WITHSCORES")
+    newest = {scope.decode(): int(score) for scope, score in zip(reply[::2], reply[1::2], strict=True)}
+    since = newest.get("@floor", clock) if len(newest) < NEWEST else min(newest.values())
+    freshness.resync(clock, start, since, newest)
 
 
 async def _run_id(wire: Wire) -> str:

@@ -75,8 +75,6 @@ class Reader:
         self._entries = entries
         self._up = up
         self._now_us = now_us
-        self._since = -1
-        self._since_at = 0.0
         self._flights: dict[str, Flight] = {}
         self._process = f"{os.getpid():x}.{secrets.token_hex(6)}"
         self._count = itertools.count()
@@ -310,11 +308,9 @@ class Reader:
 
     def _doubted(self, call: Call) -> tuple[str, ...]:
         """Scopes to ask the ledger about in the same round trip: while our table may lack an invalidation."""
-        if self.freshness.since != self._since:
-            self._since, self._since_at = self.freshness.since, now_s()
         policy = call.policy
-        older_may_exist = (now_s() - self._since_at) * 1000 <= policy.ttl_ms + policy.grace_ms
-        return call.scopes if older_may_exist or not self._hears() else ()
+        oldest_us = self._now_us() - (policy.ttl_ms + policy.grace_ms) * 1000
+        return call.scopes if oldest_us <= self.freshness.since or not self._hears() else ()
 
     def _hears(self) -> bool:
         """Whether the journal answered lately: a process that was stopped, or is deaf, must not trust its table."""

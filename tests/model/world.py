@@ -16,7 +16,8 @@ from cachebus.keys import scopes_of
 
 TTL, L1_TTL, KEEP = 180, 20, 45
 USERS, PROCESSES = 3, 3
-PARTS = ("born", "join", "ledger", "gap", "probe", "own", "run", "floor")
+NEWEST = 2
+PARTS = ("born", "join", "ledger", "gap", "probe", "own", "run", "floor", "newest")
 
 
 def scopes(user: int) -> tuple[str, ...]:
@@ -95,6 +96,13 @@ class Server:
             return LedgerAnswer(0, 0, 0, {})
         return LedgerAnswer(ledger.clock, ledger.start, ledger.floor, {n: ledger.last.get(n, 0) for n in names})
 
+    def newest(self) -> tuple[int, dict[str, int]]:
+        """As `ledger.resync`: the newest scopes, and the clock since which none is missing."""
+        ledger = self.open_ledger(0)
+        newest = dict(sorted(ledger.last.items(), key=lambda scope: -scope[1])[:NEWEST])
+        cut = len(newest) == NEWEST and "newest" not in self.off
+        return min(newest.values()) if cut else ledger.floor, newest
+
     def fault(self, kind: str) -> None:
         """Lose something."""
         if kind == "trim":
@@ -133,7 +141,7 @@ class Process:
         if freshness.run and ("run" in server.off or freshness.run == server.run):
             return
         ledger = server.vouch(freshness.seen, freshness.run)
-        freshness.resync(ledger.clock, ledger.start)
+        freshness.resync(ledger.clock, ledger.start, *server.newest())
         freshness.run = server.run
         self.caught_up(freshness.position)
 
@@ -145,7 +153,7 @@ class Process:
             ledger = server.open_ledger(freshness.seen)
             caught = "probe" in server.off or (ledger.clock, ledger.start) == (freshness.position, freshness.start)
             if not caught:
-                freshness.resync(ledger.clock, ledger.start)
+                freshness.resync(ledger.clock, ledger.start, *server.newest())
             self.caught_up(ledger.clock)
         elif not freshness.applied(record):
             if "gap" in server.off:
@@ -153,7 +161,7 @@ class Process:
                 freshness.invalidated(record.scopes, record.clock)
             else:
                 ledger = server.open_ledger(freshness.seen)
-                freshness.resync(ledger.clock, ledger.start)
+                freshness.resync(ledger.clock, ledger.start, *server.newest())
             self.caught_up(freshness.position)
         else:
             self.caught_up(record.clock)
