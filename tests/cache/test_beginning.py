@@ -74,5 +74,5 @@ async def test_what_is_older_than_a_new_process_knows_is_asked_about(
 
 async def heard(view: View[..., int]) -> None:
     """Wait until the process of *view* follows the journal."""
-    cache = view._cache  # noqa: SLF001 - the cache it was made on
+    cache = view._cache
     await until(lambda: cache.reader is not None and cache.reader.freshness.heard_at > 0, "the journal")
