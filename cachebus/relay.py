@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
@@ -38,6 +39,8 @@ POLL_NOTIFIED_S = 10.0
 STAND_BY_S = 3.0
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 10.0
+COUNT_S = 10.0
+"""How often to count what waits behind a full batch: the database walks over all of it."""
 
 
 @dataclass(slots=True)
@@ -48,7 +51,14 @@ class RelayStats:
     refused: int = 0
     """Rows that can never be published; they stay, with the reason in `problem`."""
     waiting: int = 0
-    """Rows seen at the last look and not published: above 0 while something holds them back. At most one batch."""
+    """Rows to be published, counted each 10 s while there is more than a batch. A relay that stands by has none."""
+    oldest_at: float = 0.0
+    """Since when the oldest of them has waited, on `time.monotonic()`."""
+
+    @property
+    def lag_s(self) -> float:
+        """How long the oldest row has waited by now, 0.0 where none does. SQLite tells times to the second."""
+        return monotonic() - self.oldest_at if self.waiting else 0.0
 
 
 class Relay:
@@ -68,6 +78,7 @@ class Relay:
         self._listening: AsyncConnection | None = None
         self._driver: Any = None  # asyncpg's own connection below it
         self._woken = asyncio.Event()
+        self._count_at = 0.0
         self._draining = False
         self._running = False
         self._ended = asyncio.Event()
@@ -134,7 +145,28 @@ class Relay:
         columns = self._table.c
         query = select(columns.seq, columns.id, columns.channel, columns.payload, columns.key)
         found = await connection.execute(query.where(columns.problem.is_(None)).order_by(columns.seq).limit(AT_ONCE))
-        return found.all()
+        rows = found.all()
+        await self._measure(connection, rows)
+        return rows
+
+    async def _measure(self, connection: AsyncConnection, rows: Rows) -> None:
+        """Note how many rows wait, and how long the first has, on the database's clock."""
+        columns, stats = self._table.c, self.stats
+        if len(rows) < AT_ONCE:
+            stats.waiting = len(rows)
+        elif monotonic() >= self._count_at:
+            unsent = select(func.count()).select_from(self._table).where(columns.problem.is_(None))
+            stats.waiting, self._count_at = await connection.scalar(unsent) or 0, monotonic() + COUNT_S
+        else:
+            stats.waiting = max(stats.waiting, len(rows))
+        if not rows:
+            return
+        times = select(columns.created_at, func.now()).where(columns.seq == rows[0].seq)
+        try:
+            for written, now in await connection.execute(times):  # none, where another relay was quicker
+                stats.oldest_at = monotonic() - max(0.0, (now - written).total_seconds())
+        except (ValueError, TypeError):  # another program wrote it in a form of its own: SQLite takes any text
+            stats.oldest_at = monotonic()
 
     async def _publish(self, connection: AsyncConnection, rows: Rows) -> None:
         """Publish *rows* in order; what was published, or never can be, is written down even if the next one fails."""
@@ -144,7 +176,6 @@ class Relay:
             for row in rows:
                 if self._draining:
                     break
-                self.stats.waiting = len(rows) - len(published) - len(refused)
                 try:
                     await self._bus.publish(row.channel, row.payload.encode(), key=row.key, id=row.id)
                 except StreamFull:
@@ -155,7 +186,6 @@ class Relay:
                     published.append(row.seq)
         finally:
             await self._written(connection, published, refused)
-        self.stats.waiting = len(rows) - len(published) - len(refused)
 
     async def _written(self, connection: AsyncConnection, published: list[int], refused: dict[int, str]) -> None:
         seq = self._table.c.seq
@@ -166,6 +196,7 @@ class Relay:
         await connection.commit()
         self.stats.relayed += len(published)
         self.stats.refused += len(refused)
+        self.stats.waiting = max(0, self.stats.waiting - len(published) - len(refused))
         for number, fault in refused.items():
             log.error("outbox: row %s of %s can never be published: %s", number, self._table.fullname, fault)
 

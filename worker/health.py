@@ -11,7 +11,7 @@ from worker.supervisor import Supervisor
 
 
 class State(NamedTuple):
-    """One of ready, waiting (for Redis, or to hear it), broken (a service), draining; and why.
+    """One of ready, waiting (for Redis, to hear it, to empty the outbox), broken (a service), draining; and why.
 
     Only a `ready` worker does all its work. In every other state it lives, and a restart would not help.
     """
@@ -41,4 +41,13 @@ class Health:
             return State("broken", "; ".join(f"{name}: {why}" for name, why in broken.items()))
         if self._engines.bridge is not None and not self._engines.bridge.listening:
             return State("waiting", "plain messages are not heard yet")
+        if self._engines.relay is not None and self._engines.relay.problem:
+            return State("waiting", f"the outbox: {self._engines.relay.problem}")
         return State("ready")
+
+    def outbox(self) -> dict[str, float]:
+        """Return what the outbox's relay counts; nothing where there is none."""
+        if self._engines.relay is None:
+            return {}
+        stats = self._engines.relay.stats
+        return {"relayed": stats.relayed, "refused": stats.refused, "waiting": stats.waiting, "lag_s": stats.lag_s}

@@ -93,6 +93,12 @@ def _plumbing(engines: Engines) -> Iterator[Metric]:
         yield _total("refresh_loaded", "Entries loaded because an event asked for it.", refreshes.loaded)
         yield _total("refresh_fresh", "Entries that were fresh already.", refreshes.fresh)
         yield _total("refresh_failed", "Loads that failed.", refreshes.failed)
+    if engines.relay is not None:
+        outbox = engines.relay.stats
+        yield _total("outbox_relayed", "Rows of the outbox this worker published.", outbox.relayed)
+        yield _total("outbox_refused", "Rows of the outbox that can never be published.", outbox.refused)
+        yield _gauge("outbox_waiting", "Rows of the outbox not published yet.", outbox.waiting)
+        yield _gauge("outbox_lag_seconds", "How long the oldest of them has waited.", outbox.lag_s)
     if engines.scheduler is not None:
         yield _total("schedule_started", "Runs of jobs begun by this worker.", engines.scheduler.started)
 

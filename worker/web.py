@@ -28,7 +28,9 @@ def pages(health: Health, metrics: Metrics, live: Sequence[BaseRoute] = ()) -> S
 
     async def readyz(_request: Request) -> Response:
         state = health.state()
-        return JSONResponse(state._asdict(), status_code=200 if state.word == "ready" else 503)
+        outbox = health.outbox()
+        said = state._asdict() | ({"outbox": outbox} if outbox else {})
+        return JSONResponse(said, status_code=200 if state.word == "ready" else 503)
 
     async def metrics_page(_request: Request) -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE)

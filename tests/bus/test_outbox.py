@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, insert, select, text
+from sqlalchemy import Column, Integer, MetaData, Table, create_engine, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -296,6 +299,37 @@ async def test_a_full_stream_is_waited_out(shop: Shop, link: Link, until: Until,
     assert (relay.stats.relayed, relay.stats.refused) == (3, 0)
 
 
+@pytest.mark.parametrize("database_url", BOTH, indirect=True)
+async def test_it_says_how_many_wait_and_how_long(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """All of a backlog longer than a batch is counted; its lag is the oldest row's, and nothing once all are out."""
+    written = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    await shop.save(*range(149))
+    async with shop.engine.begin() as connection:
+        oldest = select(func.min(shop.outbox.table.c.seq)).scalar_subquery()
+        hour_ago = update(shop.outbox.table).values(created_at=written)
+        await connection.execute(hour_ago.where(shop.outbox.table.c.seq == oldest))
+    bus = Bus(link, max_events=0)
+    relay = Relay(shop.outbox, bus, poll="20ms")
+    async with running(relay):
+        await until(lambda: relay.problem)
+        assert relay.stats.waiting == 149
+        assert 3599 <= relay.stats.lag_s < 3900  # SQLite cuts fractions of a second
+        bus._max_events = 1000  # as if somebody had made room
+        await until(lambda: payloads() == expected(*range(149)))
+        await until(lambda: relay.stats.relayed == 149)
+    assert (relay.stats.waiting, relay.stats.lag_s) == (0, 0.0)
+
+
+async def test_a_time_of_another_form_holds_up_nobody(shop: Shop, link: Link, until: Until, payloads: Payloads) -> None:
+    """SQLite takes any text for a time; the row is published all the same."""
+    await shop.save(1, 2)
+    async with shop.engine.begin() as connection:
+        await connection.execute(text("UPDATE cachebus_outbox SET created_at = 'now and then'"))
+    async with running(relay := Relay(shop.outbox, Bus(link), poll="20ms")):
+        await until(lambda: payloads() == expected(1, 2))
+        assert relay.problem == ""
+
+
 async def test_what_only_the_bus_refuses_blocks_nobody(
     shop: Shop, link: Link, until: Until, payloads: Payloads
 ) -> None:
@@ -374,10 +408,13 @@ outbox = Outbox(MetaData(), lambda: engine)
 async def test_a_worker_publishes_what_its_outbox_holds(
     shop: Shop, server: PrivateServer, link: Link, until: Until, payloads: Payloads, tmp_path: Path
 ) -> None:
-    """`OUTBOX=shop_tables:outbox python -m worker`, and SIGTERM ends it cleanly."""
-    await shop.save(1)
+    """`OUTBOX=shop_tables:outbox python -m worker`; its pages tell of it, and SIGTERM ends it cleanly."""
+    async with shop.engine.begin() as connection:
+        await connection.run_sync(shop.metadata.drop_all)
     (tmp_path / "shop_tables.py").write_text(SHOP.format(url=shop.url))
-    environment = {name: value for name, value in os.environ.items() if name != "PORT"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, "HOST": "127.0.0.1", "PORT": str(port)}
     environment |= {"PYTHONPATH": f"{ROOT}:{tmp_path}", "HANDLERS": ",", "SCHEDULES": ","}
     environment |= {"CACHE": "shop_tables:cache", "OUTBOX": "shop_tables:outbox"}
     environment |= {"REDIS_URL": server.url, "CACHE_NAMESPACE": link.names.namespace}
@@ -389,7 +426,23 @@ async def test_a_worker_publishes_what_its_outbox_holds(
         env=environment,
     )
     try:
-        await until(lambda: payloads() == expected(1))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+
+            async def told(word: str, why: str) -> Any:
+                with contextlib.suppress(httpx.TransportError):  # it is only starting
+                    said = (await client.get("/readyz")).json()
+                    return said if said["word"] == word and why in said["why"] else None
+
+            await until(lambda: told("waiting", "no such table: cachebus_outbox"))
+            async with shop.engine.begin() as connection:
+                await connection.run_sync(shop.metadata.create_all)
+            await shop.save(1)
+            await until(lambda: payloads() == expected(1))
+            said = await until(lambda: told("ready", ""))
+            assert said["outbox"] == {"relayed": 1, "refused": 0, "waiting": 0, "lag_s": 0.0}
+            metrics = (await client.get("/metrics")).text
+        for line in ("relayed_total 1.0", "refused_total 0.0", "waiting 0.0", "lag_seconds 0.0"):
+            assert f"\noutbox_{line}\n" in metrics
         worker.terminate()
         async with asyncio.timeout(30):
             assert await worker.wait() == 0
