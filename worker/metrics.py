@@ -5,6 +5,8 @@ Labels are templates of views and names of handlers and services, never keys: a 
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
@@ -52,6 +54,8 @@ class Metrics(Collector):
         yield from _events(self._engines.consumers)
         yield from _plumbing(self._engines)
         yield _gauge("worker_ready", "1 while this worker does all its work.", self._health.state().word == "ready")
+        yield _gauge("worker_tasks", "Tasks of the event loop that have not ended.", len(asyncio.all_tasks()))
+        yield _gauge("worker_threads", "Threads of this process that Python knows.", threading.active_count())
         restarts = CounterMetricFamily(
             "worker_restarts", "Times a service broke and was started again.", labels=["service"]
         )
