@@ -1,4 +1,7 @@
-"""`python -m benchmarks [name …]`: measure, beside the peers, in one run. Without a name: all."""
+"""`python -m benchmarks [name …]`: measure, beside the peers, in one run. Without a name: all.
+
+`python -m benchmarks soak [--minutes 30]` is apart: it takes half an hour.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ PARTS = ("cache", "memory", "freshness", "stampede", "bus", "journal", "dictiona
 
 def main(names: list[str]) -> int:
     """Run the named benchmarks one after the other."""
+    if names[:1] == ["soak"]:
+        importlib.import_module("benchmarks.soak").main(names[1:])
+        return 0
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
