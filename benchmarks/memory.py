@@ -73,8 +73,8 @@ class Box:
 def held(value: Any) -> Held:
     """Return a record as a read makes it."""
     return Held(
-        value,
-        None,
+        value=value,
+        payload=None,
         as_of=1,
         moment=None,
         checked=0,

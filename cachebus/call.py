@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+import msgspec
 
 from cachebus.codec import Codec
 from cachebus.policy import Policy
@@ -29,8 +30,7 @@ Load = Callable[[], Awaitable[Any]]
 """The loader with its arguments, as one reader brings it."""
 
 
-@dataclass(slots=True)
-class Call:
+class Call(msgspec.Struct):
     """One view with one set of arguments: everything a read of it needs but the loader. May be kept and used again."""
 
     key: str
@@ -64,7 +64,7 @@ class Call:
         return value if payload is None else self.codec.decode(payload)
 
 
-class Value(NamedTuple):
+class Value(msgspec.Struct, frozen=True, gc=False):
     """What a read brings home. `payload` is what each caller decodes for itself; None: `value` may be shared."""
 
     value: Any

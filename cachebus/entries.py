@@ -6,7 +6,9 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from cachebus.errors import ServerError, UnknownScript
 from cachebus.freshness import LedgerAnswer
@@ -38,7 +40,7 @@ class State(IntEnum):
 STATES = tuple(State)
 
 
-class Ask(NamedTuple):
+class Ask(msgspec.Struct, frozen=True, gc=False):
     """One read. `floor`: least born acceptable, a clock; `token` '' never takes the lease."""
 
     entry: str
@@ -71,7 +73,7 @@ class Told:
         return self._answer
 
 
-class Found(NamedTuple):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """What a read brought: the stored bytes, who loads, and the ledger's word if asked."""
 
     data: bytes | None
@@ -82,14 +84,11 @@ class Found(NamedTuple):
     """The question this answers; perhaps another caller's, whose lease it then is."""
 
 
-class _Read:
+class _Read(msgspec.Struct, eq=False):
     """One read under way, and everyone who waits for it."""
 
-    __slots__ = ("ask", "callers")
-
-    def __init__(self, ask: Ask, callers: list[asyncio.Future[Found]]) -> None:
-        self.ask = ask
-        self.callers = callers
+    ask: Ask
+    callers: list[asyncio.Future[Found]]
 
     def serves(self, ask: Ask) -> bool:
         """Return whether the answer will do for another caller: as demanding, and loading or not like that one."""
@@ -133,7 +132,7 @@ class Entries:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    async def read(self, ask: Ask) -> Found:
+    def read(self, ask: Ask) -> asyncio.Future[Found]:
         """Fetch one entry; where it cannot be used, take the lease or learn who has it.
 
         One round trip, shared with other reads of this loop tick; a read of the same entry that is under way is joined.
@@ -143,7 +142,7 @@ class Entries:
         read = self._reading.get(ask.entry)
         if read is not None and read.serves(ask):
             read.callers.append(future)
-            return await future
+            return future
         at_once = self._alone and not self._reading
         self._reading[ask.entry] = read = _Read(ask, [future])
         if at_once:
@@ -152,7 +151,7 @@ class Entries:
             if not self._asked:
                 self._loop.call_soon(self._flush)
             self._asked.append(read)
-        return await future
+        return future
 
     def _flush(self) -> None:
         asked, self._asked = self._asked, []

@@ -117,8 +117,11 @@ class Freshness:
 
     def latest(self, scopes: Iterable[str]) -> int:
         """Return the clock an entry must at least be born at, as far as this process knows."""
-        table = self._table
-        return max(self.start, *[table.get(scope, 0) for scope in scopes])
+        newest, known = self.start, self._table.get
+        for scope in scopes:
+            clock = known(scope, 0)
+            newest = max(clock, newest)
+        return newest
 
     def verdict(self, born: int, scopes: Iterable[str], moment: int | None = None) -> Verdict:
         """Decide about an entry. *moment* is when this process loaded it; None for one that came from the server."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Self
 
 from cachebus.cluster import Cluster
@@ -17,11 +19,9 @@ def now_s() -> float:
     return _clock()
 
 
-def _boot_clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-_clock = _boot_clock if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+_clock: Callable[[], float] = (
+    partial(time.clock_gettime, time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+)
 
 
 def _server(address: Address, welcome: Welcome | None, *, home: str) -> Server:
@@ -70,7 +70,11 @@ class Link:
 
     def now_us(self) -> int:
         """Return the server's time in microseconds, as last compared; no process's wall clock takes part."""
-        return int(now_s() * 1_000_000) + self._offset_us
+        return self.at_us(now_s())
+
+    def at_us(self, moment_s: float) -> int:
+        """Return the server's time at a moment of `now_s`."""
+        return int(moment_s * 1_000_000) + self._offset_us
 
     async def _welcome(self, wire: Wire) -> None:
         asked = now_s()

@@ -17,6 +17,7 @@ from cachebus.entry import Header, pack, unpack
 from cachebus.errors import NotCacheable, ServerError
 from cachebus.freshness import Freshness
 from cachebus.keys import scopes_of
+from cachebus.link import now_s
 from cachebus.policy import draw
 from cachebus.shelf import Shelf
 
@@ -68,7 +69,15 @@ class Loader:
             if ask is not None and not self._freshness.is_pending(scopes):
                 released = await self._fill(call, ask, data, header.life_ms, born)
             held = self._shelf.put(
-                call, value, payload, header, left_ms=header.life_ms, as_of=born, scopes=scopes, moment=moment
+                call,
+                value,
+                payload,
+                header,
+                now=now_s(),
+                left_ms=header.life_ms,
+                as_of=born,
+                scopes=scopes,
+                moment=moment,
             )
             late = tuple(scope for scope in scopes if scope not in call.scopes)
             return Value(value, held.payload, born, loaded=True, late_scopes=late)
@@ -97,7 +106,15 @@ class Loader:
         value = call.codec.decode(payload) if call.codec.shared else None
         moment = self._freshness.moment()
         self._shelf.put(
-            call, value, payload, header, left_ms=header.life_ms, as_of=born, scopes=call.scopes, moment=moment
+            call,
+            value,
+            payload,
+            header,
+            now=now_s(),
+            left_ms=header.life_ms,
+            as_of=born,
+            scopes=call.scopes,
+            moment=moment,
         )
 
     async def _produce(self, call: Call, load: Load, old: bytes | None) -> tuple[Any, bytes]:

@@ -10,64 +10,34 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import msgspec
+
 SMALL_SHARE = 0.1
 """Of the entries, how many newcomers may hold. Source: the paper's own choice."""
 MOST_HITS = 3
 """Hits beyond this are not counted: an entry that was hot once must be able to cool."""
 
 
-class Held:
+class Held(msgspec.Struct, eq=False, gc=False, kw_only=True):
     """One value in memory. Times are seconds of `link.now_s`."""
 
-    __slots__ = (
-        "as_of",
-        "checked",
-        "early_at",
-        "fresh_until",
-        "hits",
-        "keep_until",
-        "load_ms",
-        "loaded_at",
-        "main",
-        "moment",
-        "payload",
-        "scopes",
-        "size",
-        "value",
-    )
-
-    def __init__(  # noqa: PLR0913 - one record, made on the way of every read
-        self,
-        value: Any,
-        payload: bytes | None,
-        *,
-        as_of: int,
-        moment: int | None,
-        checked: int,
-        scopes: tuple[str, ...],
-        fresh_until: float,
-        early_at: float,
-        keep_until: float,
-        loaded_at: float,
-        load_ms: float,
-    ) -> None:
-        self.value = value
-        self.payload = payload
-        """Bytes to decode afresh for each caller; None where `value` itself may be shared."""
-        self.as_of = as_of
-        """Clock up to which the entry is known to be valid: its `born`, or later where the ledger confirmed it."""
-        self.moment = moment
-        self.checked = checked
-        """`Freshness.version` at which the scopes were last looked up."""
-        self.scopes = scopes
-        self.fresh_until = fresh_until
-        self.early_at = early_at
-        self.keep_until = keep_until
-        self.loaded_at = loaded_at
-        self.load_ms = load_ms
-        self.hits = 0
-        self.main = False
-        self.size = 0
+    value: Any
+    payload: bytes | None
+    """Bytes to decode afresh for each caller; None where `value` itself may be shared."""
+    as_of: int
+    """Clock up to which the entry is known to be valid: its `born`, or later where the ledger confirmed it."""
+    moment: int | None
+    checked: int
+    """`Freshness.version` at which the scopes were last looked up."""
+    scopes: tuple[str, ...]
+    fresh_until: float
+    early_at: float
+    keep_until: float
+    loaded_at: float
+    load_ms: float
+    hits: int = 0
+    main: bool = False
+    size: int = 0
 
 
 class Memory:

@@ -64,7 +64,7 @@ class Reader:
         journal: Journal | None,
         entries: Entries | None,
         up: Callable[[], bool],
-        now_us: Callable[[], int],
+        at_us: Callable[[float], int],
     ) -> None:
         self.shelf = shelf
         self.memory = shelf.memory
@@ -74,7 +74,7 @@ class Reader:
         self._journal = journal
         self._entries = entries
         self._up = up
-        self._now_us = now_us
+        self._at_us = at_us
         self._flights: dict[str, Flight] = {}
         self._process = f"{os.getpid():x}.{secrets.token_hex(6)}"
         self._count = itertools.count()
@@ -281,7 +281,7 @@ class Reader:
         return f"{self._process}.{next(self._count)}"
 
     def _ask(self, call: Call, floor: int, need_ms: int, token: str) -> Ask:
-        policy = call.policy
+        policy, now = call.policy, now_s()
         need_ms = max(need_ms, policy.grace_ms - policy.stale_ms)
         return Ask(
             call.entry,
@@ -289,9 +289,9 @@ class Reader:
             max(floor, self._floor(call)),
             token,
             self.freshness.seen,
-            self._now_us() + need_ms * 1000 if need_ms else 0,
+            self._at_us(now) + need_ms * 1000 if need_ms else 0,
             policy.life_ms(policy.ttl_ms, 0) if policy.sliding else 0,
-            self._doubted(call),
+            self._doubted(call, now),
         )
 
     async def _load(self, flight: Flight, call: Call, load: Load, found: Found | None = None) -> Value:
@@ -306,28 +306,28 @@ class Reader:
             call.floor, call.floor_version = self.freshness.latest(call.scopes), self.freshness.version
         return call.floor
 
-    def _doubted(self, call: Call) -> tuple[str, ...]:
+    def _doubted(self, call: Call, now: float) -> tuple[str, ...]:
         """Scopes to ask the ledger about in the same round trip: while our table may lack an invalidation."""
-        policy = call.policy
-        oldest_us = self._now_us() - (policy.ttl_ms + policy.grace_ms) * 1000
-        return call.scopes if oldest_us <= self.freshness.since or not self._hears() else ()
+        oldest_us = self._at_us(now) - (call.policy.ttl_ms + call.policy.grace_ms) * 1000
+        return call.scopes if oldest_us <= self.freshness.since or not self._hears(now) else ()
 
-    def _hears(self) -> bool:
+    def _hears(self, now: float) -> bool:
         """Whether the journal answered lately: a process that was stopped, or is deaf, must not trust its table."""
-        return now_s() - self.freshness.heard_at <= TRUST_S
+        return now - self.freshness.heard_at <= TRUST_S
 
     async def _accept(self, call: Call, found: Found) -> Value | None:
         """Turn what Redis holds into a value: an entry, of our type, valid."""
         entry = unpack(found.data) if found.data is not None else None
         if entry is None:
             return None
-        left_ms = (entry.ends - self._now_us()) // 1000
+        now = now_s()
+        left_ms = (entry.ends - self._at_us(now)) // 1000
         if left_ms < 1:
             return None
         tags = entry.header.tags
         scopes = call.scopes if tags == call.tags else scopes_of(call.key, dict.fromkeys((*call.tags, *tags)))
         as_of, looked_at = entry.born, self.freshness.version  # what comes while the ledger is asked is looked at later
-        verdict = self._verdict(call, as_of, scopes)
+        verdict = self._verdict(call, as_of, scopes, now)
         if verdict is Verdict.ASK and self._ledger is not None:
             if found.told is not None and scopes is call.scopes:
                 answer = found.told.answer()
@@ -342,16 +342,24 @@ class Reader:
         except msgspec.DecodeError:
             return None
         held = self.shelf.put(
-            call, value, entry.payload, entry.header, left_ms=left_ms, as_of=as_of, scopes=scopes, checked=looked_at
+            call,
+            value,
+            entry.payload,
+            entry.header,
+            now=now,
+            left_ms=left_ms,
+            as_of=as_of,
+            scopes=scopes,
+            checked=looked_at,
         )
-        age = self.shelf.age_by_time(held, call.policy, now_s())
+        age = self.shelf.age_by_time(held, call.policy, now)
         if age is Age.FRESH:
             return Value(value, held.payload, as_of, loaded=False)
         call.stats.stale += age is Age.STALE
         renew_ms = _longer(left_ms, call) if age in (Age.EARLY, Age.STALE) else 0
         return Value(value, held.payload, as_of, loaded=False, renew_ms=renew_ms)
 
-    def _verdict(self, call: Call, born: int, scopes: tuple[str, ...]) -> Verdict:
+    def _verdict(self, call: Call, born: int, scopes: tuple[str, ...], now: float) -> Verdict:
         """Decide as `Freshness.verdict`, with the floor that this call remembers."""
         freshness = self.freshness
         if scopes is not call.scopes or freshness.is_pending(scopes):
@@ -360,7 +368,7 @@ class Reader:
             verdict = Verdict.INVALID
         else:
             verdict = Verdict.VALID if born >= freshness.since else Verdict.ASK
-        return Verdict.ASK if verdict is Verdict.VALID and not self._hears() else verdict
+        return Verdict.ASK if verdict is Verdict.VALID and not self._hears(now) else verdict
 
 
 def _longer(left_ms: int, call: Call) -> int:

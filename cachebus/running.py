@@ -65,17 +65,17 @@ class Running:
         self.journal = Journal(self.link, self.freshness) if self.link is not None else None
         link, ledger = self.link, self.ledger
         up = (lambda: link.store.up and link.entries.up) if link is not None else (lambda: False)
-        now_us = link.now_us if link is not None else (lambda: int(now_s() * 1_000_000))
+        at_us = link.at_us if link is not None else (lambda moment_s: int(moment_s * 1_000_000))
         shelf = Shelf(
             Memory(settings.max_memory_entries, settings.max_memory_bytes),
             self.freshness,
             ledger,
             up=up,
-            now_us=now_us,
+            at_us=at_us,
             max_staleness_s=settings.max_staleness_ms / 1000,
         )
         entries = Entries(link, ledger) if link is not None and ledger is not None else None
-        self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up, now_us=now_us)
+        self.reader = Reader(shelf, ledger=ledger, journal=self.journal, entries=entries, up=up, at_us=at_us)
         self.sampler = ConsistencySampler(settings.consistency_sample, shelf.memory, ledger)
         self.popularity = Popularity(link) if link is not None else None
         self.reporter: Reporter | None = None

@@ -31,14 +31,14 @@ class Shelf:
         ledger: Ledger | None,
         *,
         up: Callable[[], bool],
-        now_us: Callable[[], int],
+        at_us: Callable[[float], int],
         max_staleness_s: float,
     ) -> None:
         self.memory = memory
         self.freshness = freshness
         self._ledger = ledger
         self._up = up
-        self._now_us = now_us
+        self._at_us = at_us
         self._max_staleness_s = max_staleness_s
 
     async def age(self, held: Held, call: Call, demand: Demand) -> Age:
@@ -74,6 +74,7 @@ class Shelf:
         payload: bytes,
         header: Header,
         *,
+        now: float,
         left_ms: int,
         as_of: int,
         scopes: tuple[str, ...],
@@ -82,14 +83,14 @@ class Shelf:
     ) -> Held:
         """Keep a value, never longer than Redis does.
 
-        *moment*: when this process began to load it; None: it is from Redis. *checked*: the `Freshness.version` at
-        which it was found valid; without one it is looked at before it is served.
+        *left_ms*: what is left of its life at *now*. *moment*: when this process began to load it; None: it is from
+        Redis. *checked*: the `Freshness.version` at which it was found valid; without one it is looked at before it is
+        served.
         """
-        now = now_s()
         fresh_until = now + (left_ms - header.grace_ms) / 1000
         held = Held(
-            value if call.codec.shared else None,
-            None if call.codec.shared else payload,
+            value=value if call.codec.shared else None,
+            payload=None if call.codec.shared else payload,
             as_of=as_of,
             moment=moment,
             checked=checked,
@@ -111,7 +112,7 @@ class Shelf:
         if policy.settle_ms and (now - held.loaded_at) * 1000 < policy.settle_ms:
             return Age.FRESH
         if policy.serve_invalidated_ms:
-            invalid_ms = (self._now_us() - self.freshness.latest(held.scopes)) / 1000
+            invalid_ms = (self._at_us(now) - self.freshness.latest(held.scopes)) / 1000
             return Age.STALE if invalid_ms < policy.serve_invalidated_ms else Age.DEAD
         return Age.DEAD
 

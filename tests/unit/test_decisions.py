@@ -169,8 +169,8 @@ def test_what_must_not_be_cached_is_refused_at_any_depth() -> None:
 
 def _held() -> Held:
     return Held(
-        1,
-        None,
+        value=1,
+        payload=None,
         as_of=1,
         moment=None,
         checked=0,
