@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from itertools import count
 from typing import NamedTuple
 
 TABLE_SCOPES = 100_000
 """Scopes remembered by one process; about 15 MB. Forgetting more raises `since`, which only costs questions."""
+_BEGINNINGS = count(step=1 << 48)
+"""Where the versions of each table begin: far from those of any other."""
 
 
 class Verdict(Enum):
@@ -46,8 +49,11 @@ class Freshness:
         """When the journal last answered, seconds of `link.now_s`; a stalled process must not trust its table."""
         self.run = ""
         """The server run this process last vouched for."""
-        self.version = 0
-        """Changes whenever something may have become invalid: an entry checked at this version need not be again."""
+        self.version = next(_BEGINNINGS)
+        """Changes whenever something may have become invalid: an entry checked at this version need not be again.
+
+        No two tables of a process share one: a `Call` outlives a connection, and remembers what it looked up by it.
+        """
         self._table: dict[str, int] = {}
         self._pending: dict[str, int] = {}
         self._moment = 0

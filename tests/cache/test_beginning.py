@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from cachebus import Cache, View
+from cachebus import Cache, CacheSettings, View
 from cachebus import ledger as ledger_module
 from cachebus.ledger import Ledger
+from cachebus.private_server import PrivateServer
 from tests.conftest import Connect
 from tests.waiting import until
 
@@ -30,7 +31,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
 def numbered(cache: Cache, numbers: dict[int, int]) -> View[..., int]:
     """Return a view of *numbers*."""
 
-    @cache.view("numbered:{n}", ttl="1h")
+    @cache.view("numbered:{n}", ttl="1h", tags=["numbers"])
     async def number(n: int) -> int:
         return numbers[n]
 
@@ -70,6 +71,21 @@ async def test_what_is_older_than_a_new_process_knows_is_asked_about(
     questions.clear()
     assert [await new(1), await new(2)] == [2, 1]
     assert questions
+
+
+async def test_a_cache_that_is_opened_again_remembers_nothing_of_how_fresh_things_were(
+    connect: Connect, server: PrivateServer, namespace: str
+) -> None:
+    """It is closed, somebody invalidates what it had read, it is opened: what Redis holds is old, and not served."""
+    numbers = {1: 1}
+    cache = Cache(settings=CacheSettings(url=server.url, namespace=namespace))
+    number, elsewhere = numbered(cache, numbers), await connect()
+    for now in range(1, 5):
+        async with cache:
+            await heard(number)
+            assert await number(1) == now
+        numbers[1] = now + 1
+        await elsewhere.invalidate(tags=["numbers"])
 
 
 async def heard(view: View[..., int]) -> None:
