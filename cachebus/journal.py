@@ -16,7 +16,7 @@ from cachebus.wire import Wire
 
 log = logging.getLogger("cachebus")
 
-BLOCK_MS = 1000
+BLOCK_MS = 1300
 """An empty reply after this long is the sign that the connection lives."""
 DEADLINE_S = 2.0
 """No reply for this long, and the connection is given up."""
@@ -26,7 +26,7 @@ PAUSE_S = 0.5
 
 
 class Journal:
-    """Tails the journal into a process's `Freshness`. One connection; idle it costs two commands a second."""
+    """Tails the journal into a process's `Freshness`. One connection; idle it costs three commands in two seconds."""
 
     def __init__(self, link: Link, freshness: Freshness) -> None:
         self._link = link

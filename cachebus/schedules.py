@@ -25,7 +25,7 @@ Function = Callable[..., Awaitable[Any]]
 LONGEST_RUN_MS = 600_000
 """A run without `max_run` is cancelled after this, or before its next fire time where that comes earlier."""
 SHORTEST_INTERVAL_MS = 1_000
-"""Workers look at the clock, and for the runs of dead workers, once a second."""
+"""More often than this is a loop of its own, not a schedule."""
 LATE_MS = 30_000
 """A fire time this long past is a misfire: no worker was there to take it."""
 

@@ -19,7 +19,7 @@ from cachebus.wire import Wire
 
 log = logging.getLogger("cachebus")
 
-PROBE_S = 2.0
+PROBE_S = 3.0
 """How often the connection must prove that it delivers."""
 DEAF_S = 2.0
 """How long it may take to; a deaf connection is noticed within PROBE_S + DEAF_S."""
