@@ -57,6 +57,11 @@ class Board:
         return sum(app.get(what) or 0 for app in self.apps.values())
 
     @property
+    def published(self) -> int:
+        """Events of all kinds that the applications caused."""
+        return self.total("published") + self.total("plain") + self.total("outbox")
+
+    @property
     def hit_rate(self) -> float:
         """Share of reads answered without a load."""
         hits, loads = self.total("l1") + self.total("l2"), self.total("loads")
@@ -64,7 +69,7 @@ class Board:
 
     def lines(self) -> list[str]:
         """Return the screen."""
-        events, reads = self.total("published") + self.total("plain"), self.total("reads")
+        events, reads = self.published, self.total("reads")
         now = time.monotonic()
         if now - self._before[0] >= 1.0:
             passed = now - self._before[0]
@@ -74,8 +79,8 @@ class Board:
         lag = max((app.get("lag_ms") or 0.0 for app in self.apps.values()), default=0.0)
         lines = [
             f"running {now - self.began:5.0f} s   applications {len(self.apps)}   workers {self._workers()}",
-            f"events           {events:,} published ({self._rates[0]:.1f}/s), {self.total('plain'):,} by plain PUBLISH"
-            f"   broadcasts {self.broadcasts:,}   missing {self.total('missing')}",
+            f"events           {events:,} published ({self._rates[0]:.1f}/s), {self.total('plain'):,} by plain PUBLISH, "
+            f"{self.total('outbox'):,} by outbox   broadcasts {self.broadcasts:,}   missing {self.total('missing')}",
             f"event -> fresh   p50 {ms(percentile(self.fresh, 0.5))}   p95 {ms(percentile(self.fresh, 0.95))}"
             f"   in the other process p50 {ms(percentile(self.elsewhere, 0.5))}",
             f"reads            {reads:,} ({self._rates[1]:.0f}/s)   hit rate {self.hit_rate:.1%}   memory"

@@ -1,7 +1,10 @@
-"""Changes to the database: what an application writes before it publishes an event.
+"""Changes to the database, and the events that tell of them.
 
 Each is one transaction: it has happened, whole, when it returns, and nothing has when it raises. What cannot be
 recorded is a `ValueError` that names the field and says what it may be.
+
+With `announce=True` the event is written in the same transaction, and a worker with `OUTBOX=tradesense.tables:outbox`
+publishes it: a trade without its event, or an event without its trade, cannot be. Without it the caller publishes.
 """
 
 from __future__ import annotations
@@ -13,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, delete, func, insert, select, update
+from sqlalchemy import Column, Delete, Update, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tradesense.database import database
-from tradesense.events import SETTINGS, SettingName
+from tradesense.events import SETTINGS, SettingName, TradeAction, TradeEvent
 from tradesense.market import EXCHANGE, TRADABLE_FROM
 from tradesense.results import Bar, CostBasis, Grouping, Side
-from tradesense.tables import bars, instruments, settings, trades, users
+from tradesense.tables import bars, instruments, outbox, settings, trades, users
 
 Dollars = decimal.Decimal | float | str
 """An amount as people write it: `"430.25"`, `Decimal("430.25")`, `430.25`. At most two decimals."""
@@ -52,26 +55,32 @@ async def record_trade(  # noqa: PLR0913 - the columns of a trade, as one says t
     *,
     fee: Dollars = "1.00",
     at: datetime.datetime | None = None,
+    announce: bool = False,
 ) -> int:
     """Record a trade; returns its id. A sale of more than is held is a short sale. Raises: ValueError."""
-    (recorded,) = await import_trades(user_id, [Order(symbol, side, quantity, price, fee, at)])
-    return recorded
+    rows = [_row(user_id, Order(symbol, side, quantity, price, fee, at))]
+    async with database.writing() as connection:
+        (trade_id,) = await _add(connection, user_id, rows)
+        if announce:
+            await _announce(connection, TradeEvent(user_id, "new_trade", trade_id, symbol))
+    return trade_id
 
 
-async def import_trades(user_id: int, orders: Iterable[Order]) -> list[int]:
+async def import_trades(user_id: int, orders: Iterable[Order], *, announce: bool = False) -> list[int]:
     """Record many trades of a user, all or none; returns their ids, in order. Raises: ValueError."""
-    rows = [{"user_id": user_id, **_checked(order)} for order in orders]
+    rows = [_row(user_id, order) for order in orders]
     if not rows:
         raise ValueError("orders: nothing to import; give at least one")
     async with database.writing() as connection:
-        await _require(connection, "user_id", user_id, users.c.id)
-        for symbol in sorted({row["symbol"] for row in rows}):
-            await _require(connection, "symbol", symbol, bars.c.symbol)  # what has no price cannot be valued
-        added = insert(trades).returning(trades.c.id, sort_by_parameter_order=True)
-        return list(await connection.scalars(added, rows))
+        added = await _add(connection, user_id, rows)
+        if announce:
+            await _announce(connection, TradeEvent(user_id, "import_completed"))
+    return added
 
 
-async def correct_trade(trade_id: int, *, quantity: int | None = None, price: Dollars | None = None) -> bool:
+async def correct_trade(
+    trade_id: int, *, quantity: int | None = None, price: Dollars | None = None, announce: bool = False
+) -> bool:
     """Change what was recorded of a trade; False where there is none. Raises: ValueError."""
     changes: dict[str, int] = {}
     if quantity is not None:
@@ -81,14 +90,15 @@ async def correct_trade(trade_id: int, *, quantity: int | None = None, price: Do
     if not changes:
         raise ValueError("quantity, price: nothing to correct; give one of them")
     async with database.writing() as connection:
-        done = await connection.execute(update(trades).where(trades.c.id == trade_id).values(**changes))
-        return bool(done.rowcount)
+        corrected = update(trades).where(trades.c.id == trade_id).values(**changes)
+        return await _change(connection, corrected, "updated_trade" if announce else None)
 
 
-async def delete_trade(trade_id: int) -> bool:
+async def delete_trade(trade_id: int, *, announce: bool = False) -> bool:
     """Delete a trade; False where there was none."""
     async with database.writing() as connection:
-        return bool((await connection.execute(delete(trades).where(trades.c.id == trade_id))).rowcount)
+        deleted = delete(trades).where(trades.c.id == trade_id)
+        return await _change(connection, deleted, "deleted_trade" if announce else None)
 
 
 async def count_trades(user_id: int) -> int:
@@ -153,11 +163,34 @@ async def _require(connection: AsyncConnection, field: str, value: object, colum
         raise ValueError(f"{field}: {value!r} does not exist")
 
 
-def _checked(order: Order) -> dict[str, Any]:
-    """Return the row of an order, without its user. Raises: ValueError."""
+async def _add(connection: AsyncConnection, user_id: int, rows: list[dict[str, Any]]) -> list[int]:
+    """Insert trades of a user; returns their ids, in order. Raises: ValueError."""
+    await _require(connection, "user_id", user_id, users.c.id)
+    for symbol in sorted({row["symbol"] for row in rows}):
+        await _require(connection, "symbol", symbol, bars.c.symbol)  # what has no price cannot be valued
+    added = insert(trades).returning(trades.c.id, sort_by_parameter_order=True)
+    return list(await connection.scalars(added, rows))
+
+
+async def _change(connection: AsyncConnection, change: Update | Delete, action: TradeAction | None) -> bool:
+    """Execute the change of one trade, and announce it as *action*; False where there is no such trade."""
+    row = (await connection.execute(change.returning(trades.c.user_id, trades.c.id, trades.c.symbol))).one_or_none()
+    if row is not None and action is not None:
+        await _announce(connection, TradeEvent(row.user_id, action, row.id, row.symbol))
+    return row is not None
+
+
+async def _announce(connection: AsyncConnection, event: TradeEvent) -> None:
+    """Write the event in the transaction of *connection*; events of one user are published in their order."""
+    await connection.execute(outbox.insert("trade:updates", event, key=f"user:{event.user_id}"))
+
+
+def _row(user_id: int, order: Order) -> dict[str, Any]:
+    """Return the row of an order. Raises: ValueError."""
     if order.side not in set(Side):
         raise ValueError(f"side: {order.side!r} is neither 'buy' nor 'sell'")
     return {
+        "user_id": user_id,
         "symbol": order.symbol,
         "side": str(order.side),
         "quantity": _shares(order.quantity),

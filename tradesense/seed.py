@@ -69,6 +69,7 @@ async def seed(
     async with db.writing() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SEEDING})
+        await connection.run_sync(tables.outbox.table.create, checkfirst=True)  # it is younger than some databases
         if done := await _done(connection):
             return done
         return await _fill(connection, users, trades, bars, progress or (lambda _what, _share: None))
@@ -84,7 +85,7 @@ async def _done(connection: AsyncConnection) -> Seeded | None:
 def _has_our_tables(connection: Connection) -> bool:
     """Return whether the tables are there. Raises: ValueError where they are not as we know them."""
     there = inspect(connection)
-    if not there.has_table(tables.seeded.name):
+    if not all(there.has_table(needed.name) for needed in (tables.seeded, tables.outbox.table)):
         return False
     for table in tables.metadata.sorted_tables:
         columns = {column["name"] for column in there.get_columns(table.name)} if there.has_table(table.name) else set()

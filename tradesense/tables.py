@@ -21,6 +21,9 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
+from cachebus.outbox import Outbox
+from tradesense.database import database
+
 metadata = MetaData()
 
 Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -113,3 +116,6 @@ seeded = Table(
     Column("rows", Integer, nullable=False),
 )
 """Written last in the seeding transaction: its rows are there if and only if everything else is."""
+
+outbox = Outbox(metadata, lambda: database.engine)
+"""Events that are committed with the data they tell of. A worker publishes them: `OUTBOX=tradesense.tables:outbox`."""

@@ -8,12 +8,16 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from tests.tradesense.conftest import BOTH, TRADES, World
 from tradesense import queries, recording
+from tradesense.events import TradeEvent
 from tradesense.market import INSTRUMENTS
 from tradesense.recording import Order
 from tradesense.results import Bar, Side
+from tradesense.tables import outbox
 
 on_both = pytest.mark.parametrize("world_url", BOTH, indirect=True)
 
@@ -127,6 +131,45 @@ async def test_a_trade_is_corrected_and_deleted(world: World) -> None:
         await recording.correct_trade(1)
     with pytest.raises(ValueError, match=r"^quantity: -1 is not"):
         await recording.correct_trade(1, quantity=-1)
+
+
+async def announced(world: World) -> list[tuple[str, str | None, TradeEvent]]:
+    """What waits in the outbox: channel, key and event."""
+    async with world.db.reading() as connection:
+        rows = await connection.execute(select(outbox.table).order_by(outbox.table.c.seq))
+        return [(row.channel, row.key, msgspec.json.decode(row.payload, type=TradeEvent)) for row in rows]
+
+
+@on_both
+async def test_what_is_announced_is_committed_with_its_event(world: World) -> None:
+    """Each change leaves one event in the outbox, in order; what is not announced leaves none."""
+    await recording.record_trade(7, "IBM", "buy", 1, "200")
+    assert await announced(world) == []
+    trade_id = await recording.record_trade(7, "IBM", "buy", 1, "200", announce=True)
+    await recording.import_trades(8, [Order("IBM", "buy", 1, "200")] * 2, announce=True)
+    await recording.correct_trade(trade_id, quantity=5, announce=True)
+    await recording.delete_trade(trade_id, announce=True)
+    assert await announced(world) == [
+        ("trade:updates", "user:7", TradeEvent(7, "new_trade", trade_id, "IBM")),
+        ("trade:updates", "user:8", TradeEvent(8, "import_completed")),
+        ("trade:updates", "user:7", TradeEvent(7, "updated_trade", trade_id, "IBM")),
+        ("trade:updates", "user:7", TradeEvent(7, "deleted_trade", trade_id, "IBM")),
+    ]
+
+
+@on_both
+async def test_what_does_not_happen_is_not_announced(world: World) -> None:
+    """A trade that is refused, or that is not there, leaves no event; an event that cannot be written, no trade."""
+    with pytest.raises(ValueError, match="NOPE"):
+        await recording.record_trade(7, "NOPE", "buy", 1, "200", announce=True)
+    assert not await recording.delete_trade(999_999_999, announce=True)
+    assert not await recording.correct_trade(999_999_999, quantity=1, announce=True)
+    assert await announced(world) == []
+    async with world.db.writing() as connection:
+        await connection.run_sync(outbox.table.drop)
+    with pytest.raises(DBAPIError, match="cachebus_outbox"):
+        await recording.record_trade(7, "IBM", "buy", 1, "200", announce=True)
+    assert (await queries.statistics()).trades == TRADES
 
 
 @on_both

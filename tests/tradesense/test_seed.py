@@ -149,6 +149,15 @@ async def test_new_trades_are_numbered_after_the_seeded_ones(world: World) -> No
     assert await record_trade(1, "IBM", "buy", 1, "200.00") == TRADES + 1
 
 
+@pytest.mark.parametrize("world_url", BOTH, indirect=True)
+async def test_a_database_without_the_outbox_gets_one(world: World) -> None:
+    """It was seeded by an older version; nothing else is touched, and a trade can be announced."""
+    async with world.db.writing() as connection:
+        await connection.run_sync(tables.outbox.table.drop)
+    assert await seed(world.db) == Seeded(USERS, TRADES, bars=12_154, fresh=False)
+    await record_trade(7, "IBM", "buy", 1, "200", announce=True)
+
+
 async def test_a_database_of_another_version_is_named_as_such(world: World) -> None:
     """A table without a column we need: refused with its name and what to do."""
     async with world.db.writing() as connection:
