@@ -33,6 +33,8 @@ class Board:
     elsewhere: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     broadcasts: int = 0
     holes: int = 0
+    unsent: int = 0
+    """Events that were still in the outbox when last looked at."""
     dead_before: int = 0
     """Dead letters that lay there when we began."""
     stats: Any = None
@@ -79,8 +81,8 @@ class Board:
         lag = max((app.get("lag_ms") or 0.0 for app in self.apps.values()), default=0.0)
         lines = [
             f"running {now - self.began:5.0f} s   applications {len(self.apps)}   workers {self._workers()}",
-            f"events           {events:,} published ({self._rates[0]:.1f}/s), {self.total('plain'):,} by plain PUBLISH, "
-            f"{self.total('outbox'):,} by outbox   broadcasts {self.broadcasts:,}   missing {self.total('missing')}",
+            f"events           {events:,} published ({self._rates[0]:.1f}/s), {self.total('plain'):,} by plain PUBLISH,"
+            f" {self.total('outbox'):,} by outbox   broadcasts {self.broadcasts:,}   missing {self.total('missing')}",
             f"event -> fresh   p50 {ms(percentile(self.fresh, 0.5))}   p95 {ms(percentile(self.fresh, 0.95))}"
             f"   in the other process p50 {ms(percentile(self.elsewhere, 0.5))}",
             f"reads            {reads:,} ({self._rates[1]:.0f}/s)   hit rate {self.hit_rate:.1%}   memory"

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
+
 from cachebus import Cache, ServerError
 from cachebus.backlog import backlog
 from cachebus.embedded import EmbeddedServer
@@ -26,6 +28,7 @@ from cachebus.scheduler import Scheduler
 from examples.board import Board, ms, percentile
 from tradesense.database import database
 from tradesense.seed import seed
+from tradesense.tables import outbox
 from worker.commands.stats import Stats
 from worker.loading import load
 from worker.settings import Settings
@@ -195,12 +198,16 @@ def open_port(wanted: int) -> int:
 
 
 async def drained(board: Board) -> None:
-    """Wait until the worker has handled what was published."""
+    """Wait until the worker has published what lies in the outbox, and handled what was published."""
     ends = time.monotonic() + SETTLE_S
     while time.monotonic() < ends:
+        async with database.reading() as connection:
+            board.unsent = await connection.scalar(select(func.count()).select_from(outbox.table)) or 0
         await asyncio.sleep(SHOW_S)
-        if board.stats is not None and not sum(shard.waiting for shard in board.stats.backlog.shards):
-            return
+        waiting = 0 if board.stats is None else sum(shard.waiting for shard in board.stats.backlog.shards)
+        if not board.unsent and board.stats is not None and not waiting:
+            break
+    await database.close()
 
 
 def verdict(board: Board, worker_code: int) -> int:
@@ -208,8 +215,8 @@ def verdict(board: Board, worker_code: int) -> int:
     waiting = -1 if board.stats is None else sum(shard.waiting for shard in board.stats.backlog.shards)
     dead = -1 if board.stats is None else board.stats.backlog.dead_letters - board.dead_before
     checks = {
-        f"events were published ({board.published}, {board.total('outbox')} by the outbox)": board.total("published")
-        > 0,
+        f"events were published ({board.published}, {board.total('outbox')} by outbox)": board.total("published") > 0,
+        f"every event left the outbox ({board.unsent} wait)": board.unsent == 0,
         f"every event was handled ({waiting} wait, {dead} dead letters)": waiting == 0 and dead == 0,
         f"every broadcast arrived ({board.total('missing')} missing)": board.total("missing") == 0,
         f"the feed has no hole ({board.broadcasts} broadcasts followed)": board.holes == 0 < board.broadcasts,

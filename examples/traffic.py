@@ -54,9 +54,8 @@ class Counts:
     """What this process did since it last said so, and since it began."""
 
     def __init__(self) -> None:
-        self.reads = self.stale = self.published = self.plain = self.outbox = self.heard = self.missing = (
-            self.errors
-        ) = 0
+        self.published = self.plain = self.outbox = 0
+        self.reads = self.stale = self.heard = self.missing = self.errors = 0
         self.fresh_ms: list[float] = []
         """From publishing an event to reading the new value here, load included."""
         self.elsewhere_ms: list[float] = []
@@ -123,12 +122,12 @@ class App:
         user, symbol = self._user(), self._draw.choice(list(INSTRUMENTS))
         price = (await market_data(symbol)).bars[-1].close
         quantity, by_outbox = self._draw.randint(1, 20), self._draw.random() < OUTBOX
+        count = await recording.count_trades(user) + 1  # at least so many when the event is handled
         self._early.clear()
         trade_id = await recording.record_trade(user, symbol, "buy", quantity, price, announce=by_outbox)
         self._awaited[trade_id] = told = asyncio.get_running_loop().create_future()
         if trade_id in self._early:
             told.set_result(self._early[trade_id])
-        count = await recording.count_trades(user)
         started = time.perf_counter()
         if by_outbox:
             self.counts.outbox += 1
