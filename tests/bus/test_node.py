@@ -1,4 +1,4 @@
-"""The Node programs of the how-to page, run as they stand, with the client from the npm registry."""
+"""The Node programs of the pages, run as they stand, with the clients from the npm registry."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from cachebus.handlers import on
 from cachebus.private_server import PrivateServer
 
 ROOT = Path(__file__).parents[2]
-CLIENT = "redis@5.8.2"
+CLIENTS = ("redis@5.8.2", "ioredis@5.9.3")
 FOLDER = ROOT / ".data" / "node-client"
-PAGE = ROOT / "docs/howto/publish-from-another-app.md"
+PAGES = ("howto/publish-from-another-app.md", "reference/events-contract.md")
+BLOCK = re.compile(r"^```js\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 class Trade(msgspec.Struct):
@@ -50,13 +51,13 @@ def program(name: str) -> str:
 
 
 async def installed() -> Path:
-    """Return a folder in which Node finds the client; install it there once, one process at a time."""
-    npm, mark = program("npm"), FOLDER / CLIENT
+    """Return a folder in which Node finds the clients; install them there once, one process at a time."""
+    npm, mark = program("npm"), FOLDER / "+".join(CLIENTS)
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
         if not mark.exists():
-            command = (npm, "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", CLIENT)
+            command = (npm, "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", *CLIENTS)
             done = await asyncio.create_subprocess_exec(*command, cwd=FOLDER, stdout=asyncio.subprocess.PIPE)
             said, _ = await done.communicate()
             assert done.returncode == 0, said.decode()
@@ -64,13 +65,14 @@ async def installed() -> Path:
     return FOLDER
 
 
+@pytest.mark.parametrize("page", PAGES)
 async def test_node_publishes_both_ways_and_hears_the_feed(
-    own_server: PrivateServer, tmp_path: Path, until: Callable[..., Any]
+    own_server: PrivateServer, tmp_path: Path, until: Callable[..., Any], page: str
 ) -> None:
     """An XADD and a PUBLISH are two events; their broadcasts reach a reader that knows only the contract."""
     node, folder = program("node"), await installed()
     (tmp_path / "node_modules").symlink_to(folder / "node_modules")
-    blocks = re.findall(r"^```js\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = BLOCK.findall((ROOT / "docs" / page).read_text(encoding="utf-8"))
     for name, block in zip(("publish.mjs", "follow.mjs"), blocks, strict=True):
         (tmp_path / name).write_text(block)
     environment = {"PATH": os.environ["PATH"], "REDIS_URL": own_server.url}
