@@ -72,6 +72,25 @@ class Template:
         word = self._word
         return "".join(literal if name is None else literal + word(arguments[name]) for literal, name in self.parts)
 
+    def source(self, before: str = "") -> str:
+        """Return this text, *before* in front, as a Python expression of the parameters and the word function."""
+        return _source([(before, None), *self.parts], self._word)
+
+    def scopes_source(self, tags: Iterable[Template]) -> str:
+        """Return `scopes_of` this key and *tags* as a Python expression, a tuple."""
+        prefixes = [
+            _source([("p:", None), *self.parts[:at], (literal[: colon.end()], None)], self._word)
+            for at, (literal, _) in enumerate(self.parts)
+            for colon in re.finditer(":", literal)
+        ]
+        scopes = [self.source("k:"), *prefixes, *[tag.source("t:") for tag in tags], repr(EVERYTHING)]
+        return f"({', '.join(scopes)})"
+
+
+def _source(parts: Iterable[tuple[str, str | None]], word: Callable[[object], str]) -> str:
+    pieces = [repr(literal) + (f" + {word.__name__}({name})" if name else "") for literal, name in parts]
+    return " + ".join(pieces)
+
 
 def key_scope(key: str) -> str:
     """Return the scope of exactly this key."""

@@ -15,7 +15,7 @@ from cachebus.call import USUAL, Call, Demand
 from cachebus.codec import Codec
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
-from cachebus.keys import Template, escape, plain, scopes_of, stored_name, tag_scope
+from cachebus.keys import Template, escape, plain, stored_name, tag_scope
 from cachebus.link import now_s
 from cachebus.memory import MOST_HITS, Held
 from cachebus.policy import Policy
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Tags = Sequence[str] | Callable[[Any], Iterable[str]]
+Names = tuple[str, ...]
 
 demanded: ContextVar[Demand] = ContextVar("cachebus_demand", default=USUAL)
 """What reads in this context demand (`Cache.reading`, `Cache.loading_only`)."""
@@ -39,8 +40,6 @@ SAMPLE_READS = 2
 """The same of reads that memory did not answer; each of them is a round trip anyway."""
 CRITICAL_TTL_MS = 60_000
 """Whoever looks for what ends soon, within the last quarter of a TTL, must come by at least once in it."""
-CALLS_KEPT = 4096
-"""Descriptions of calls (names, scopes, tags) a view keeps; about 1 KB each."""
 
 _RESERVED = frozenset({"fresh_after", "strict"})
 
@@ -101,9 +100,8 @@ class View(Generic[P, R]):
         declared = signature.return_annotation
         self.codec = Codec(Any if declared is inspect.Signature.empty else declared, what)
         self._signature = signature
-        self._calls: dict[str, Call] = {}
         self._read = 0
-        self._bind, self.key = _compile(signature, self._template)
+        self._bind, self.key, self._tags_known, self._scopes = _compile(signature, self._template, self._tags)
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
@@ -142,7 +140,8 @@ class View(Generic[P, R]):
         if held.hits < MOST_HITS:
             held.hits += 1
         self.stats.l1_hits += 1
-        return cast("R", held.value if held.payload is None else self.codec.decode(held.payload))
+        value: R = held.value if held.payload is None else self.codec.decode(held.payload)
+        return value
 
     async def read_with(
         self, load: Callable[[], Awaitable[R]] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -164,7 +163,8 @@ class View(Generic[P, R]):
         self._read += 1
         if not self._read % self._sample_reads:
             self._cache.noticed(self, tuple(arguments.values()), weight=self._sample_reads)
-        return cast("R", await reader.read(self._call(arguments, args, kwargs), load, demand))
+        value: R = await reader.read(self._call(args, kwargs), load, demand)
+        return value
 
     async def load(self, *args: Any, **kwargs: Any) -> R:
         """Run the function itself, uncached. A plain function runs in a thread."""
@@ -186,9 +186,8 @@ class View(Generic[P, R]):
     async def warm(self, *args: P.args, **kwargs: P.kwargs) -> Warmed:
         """See to it that a valid entry with a good part of its TTL left exists; load it here unless another does."""
         reader = await self._cache.connected()
-        arguments = self._bind(*args, **kwargs)
         load = partial(self.load, *args, **kwargs)
-        value = await reader.warm(self._call(arguments, args, kwargs), load, demanded.get())
+        value = await reader.warm(self._call(args, kwargs), load, demanded.get())
         return Warmed(value.born, value.loaded)
 
     # -- naming -----------------------------------------------------------------------------------------------------
@@ -198,8 +197,7 @@ class View(Generic[P, R]):
 
     def tags(self, *args: P.args, **kwargs: P.kwargs) -> list[str]:
         """Return the tags of this call that are known before the load."""
-        arguments = self._bind(*args, **kwargs)
-        return [tag.format(arguments) for tag in self._tags]
+        return list(self._tags_known(*args, **kwargs))
 
     @property
     def tag_templates(self) -> list[str]:
@@ -226,25 +224,16 @@ class View(Generic[P, R]):
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _call(self, arguments: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         key = self.key(*args, **kwargs)
-        call = self._calls.get(key)
-        if call is None:
-            if len(self._calls) >= CALLS_KEPT:
-                self._calls.clear()
-            call = self._calls[key] = self._describe(key, arguments)
-        return call
-
-    def _describe(self, key: str, arguments: dict[str, Any]) -> Call:
-        tags = tuple(tag.format(arguments) for tag in self._tags)
         names = self._cache.names
         stored = stored_name(key)
         return Call(
             key,
             names.entry(stored, self.codec.fingerprint),
             names.lease(stored, self.codec.fingerprint),
-            scopes_of(key, tags),
-            tags,
+            self._scopes(*args, **kwargs),
+            self._tags_known(*args, **kwargs),
             self.codec,
             self.policy,
             self.stats,
@@ -284,9 +273,9 @@ class View(Generic[P, R]):
 
 
 def _compile(
-    signature: inspect.Signature, template: Template
-) -> tuple[Callable[..., dict[str, Any]], Callable[..., str]]:
-    """Return two functions with the view's own signature: arguments as a dict, and the key.
+    signature: inspect.Signature, template: Template, tags: Sequence[Template]
+) -> tuple[Callable[..., dict[str, Any]], Callable[..., str], Callable[..., Names], Callable[..., Names]]:
+    """Return functions with the view's own signature: arguments as a dict, the key, the tags, the scopes.
 
     Compiled once, as dataclasses do: binding a signature at each call costs more than the whole rest of a hit.
     """
@@ -301,7 +290,16 @@ def _compile(
         p.name if p.default is p.empty else f"{p.name}=_{p.name}" for p in parameters if p.kind is p.KEYWORD_ONLY
     )
     declared = ", ".join(part for part in (head, f"*, {only}" if only else "") if part)
-    pieces = [repr(literal) + (f" + escape({name})" if name else "") for literal, name in template.parts]
-    scope: dict[str, Any] = {**defaults, "escape": escape}
-    bind = f"lambda {declared}: {{{', '.join(f'{p.name!r}: {p.name}' for p in parameters)}}}"
-    return eval(bind, scope), eval(f"lambda {declared}: {' + '.join(pieces)}", scope)  # noqa: S307 - text made of a signature and a template, both the programmer's
+    arguments = ", ".join(f"{p.name!r}: {p.name}" for p in parameters)
+    scope = {**defaults, "escape": escape, "plain": plain}
+
+    def compiled(result: str) -> Callable[..., Any]:
+        return cast("Callable[..., Any]", eval(f"lambda {declared}: {result}", scope))  # noqa: S307 - text made of a signature and templates, all of them the programmer's
+
+    known = "".join(f"{tag.source()}, " for tag in tags)
+    return (
+        compiled(f"{{{arguments}}}"),
+        compiled(template.source()),
+        compiled(f"({known})"),
+        compiled(template.scopes_source(tags)),
+    )

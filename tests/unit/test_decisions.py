@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cachebus import Cache
 from cachebus.codec import Codec
 from cachebus.durations import milliseconds
 from cachebus.entry import COMPRESS_FROM_BYTES, Header, pack, unpack
@@ -78,6 +79,23 @@ def test_tags_are_formatted_as_an_f_string_would() -> None:
     """A handler's f-string and a view's template mean the same tag, whatever the parameter holds."""
     template = Template("user:{name}", ["name"], what="tag", word=plain)
     assert template.format({"name": "a:b c"}) == "user:a:b c"
+
+
+WORDS = st.lists(st.sampled_from(["user", "{who}", "{day}", "a:b", "{who}.{day}", "it's"]), min_size=1, max_size=5)
+
+
+@given(WORDS, WORDS, st.text(max_size=20) | st.integers(), st.dates() | st.none())
+def test_a_view_compiles_what_its_key_and_tags_say(words: list[str], tag: list[str], who: object, day: object) -> None:
+    """Scopes are written out for the template once; they are those of the key that comes of it."""
+    cache = Cache("redis://localhost")  # connects to nothing
+
+    @cache.view(":".join(words), ttl="1m", tags=["-".join(tag)], not_in_key=["who", "day"])
+    async def view(who: object, day: object = None) -> int:
+        return 1
+
+    call = view._call((who,), {"day": day})
+    assert call.tags == ("-".join(tag).format(who=who, day=day),)
+    assert call.scopes == scopes_of(view.key(who, day), call.tags)
 
 
 @given(st.text(min_size=1, max_size=600))
