@@ -6,6 +6,7 @@ Labels are templates of views and names of handlers and services, never keys: a 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -56,6 +57,10 @@ class Metrics(Collector):
         yield _gauge("worker_ready", "1 while this worker does all its work.", self._health.state().word == "ready")
         yield _gauge("worker_tasks", "Tasks of the event loop that have not ended.", len(asyncio.all_tasks()))
         yield _gauge("worker_threads", "Threads of this process that Python knows.", threading.active_count())
+        blocks = (
+            "Blocks that Python's allocator has handed out: they grow with a leak of objects, and with nothing else."
+        )
+        yield _gauge("python_allocated_blocks", blocks, sys.getallocatedblocks())
         restarts = CounterMetricFamily(
             "worker_restarts", "Times a service broke and was started again.", labels=["service"]
         )

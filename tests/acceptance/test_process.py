@@ -146,8 +146,8 @@ def test_the_health_pages_tell_living_from_ready(environment: Environment, redis
         assert code == 200
         assert 'cache_hits_total{layer="memory",view="orders:{customer}:total"} 0.0' in metrics
         assert "worker_ready 1.0" in metrics
-        for counted in ("worker_tasks", "worker_threads"):
-            assert int(re.findall(rf"^{counted} (\d+)", metrics, re.MULTILINE)[0]) > 1
+        for counted in ("worker_tasks", "worker_threads", "python_allocated_blocks"):
+            assert float(re.findall(rf"^{counted} (\S+)", metrics, re.MULTILINE)[0]) > 1
         redis.kill()
         until(lambda: page(environment, "/readyz")[0] == 503, "not ready")
         assert page(environment, "/healthz")[0] == 200
