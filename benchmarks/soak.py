@@ -56,6 +56,7 @@ WORDS = {
     "fds": "process_open_fds",
     "handled": "bus_events_total",
     "waiting": "bus_waiting",
+    "blocks": "python_allocated_blocks",
     "cached": "cache_memory_entries",
     "cached_bytes": "cache_memory_bytes",
 }
@@ -79,6 +80,8 @@ class Sample:
     fds: float
     handled: float
     waiting: float
+    blocks: float
+    """Python's objects and their parts: where these are flat and memory grows, it is the allocator's."""
     cached: float
     cached_bytes: float
     server_mb: float
@@ -246,6 +249,8 @@ class Slope:
         """Fit a line through (seconds, value) by least squares.
 
         Neighbours resemble each other, so points count for fewer than they are: by their residuals' correlation.
+        Source: Santer et al., "Statistical significance of trends and trend differences in layer-average atmospheric
+        temperature time series", J. Geophys. Res. 105, 2000.
         """
         if len(points) < 5:
             return cls(math.nan, math.nan)
@@ -257,7 +262,7 @@ class Slope:
         alike = min(0.95, max(0.0, alike))
         count = max(3.0, len(points) * (1 - alike) / (1 + alike))
         middle = statistics.fmean(at)
-        variance = spread / (count - 2) / sum((x - middle) ** 2 for x in at) * len(points) / count
+        variance = spread / (count - 2) / sum((x - middle) ** 2 for x in at)
         return cls(slope, (1.96 + 2.4 / (count - 2)) * math.sqrt(variance))  # 2.4: Student's t, roughly
 
 
@@ -310,10 +315,10 @@ def judge(report: Report, samples: list[Sample], warm_up_s: float) -> None:
         )
         late = Slope.of(points[len(points) // 2 :])
         report.add("  of it in the second half", late.per_hour, "MB/h", f"± {late.error:.2f}")
-    for name in ("tasks", "threads", "fds"):
+    for name in ("tasks", "threads", "fds", "blocks"):
         points = [(each.at_s, getattr(each, name)) for each in warm]
         slope, values = Slope.of(points), [value for _, value in points]
-        seen = f"± {slope.error:.1f}; {min(values):.0f} to {max(values):.0f}"
+        seen = f"± {slope.error:.1f}; {min(values):,.0f} to {max(values):,.0f}"
         report.add(f"worker, {name}: growth", slope.per_hour, "an hour", seen)
     report.add("worker, entries in memory", warm[-1].cached, "", f"{warm[0].cached:.0f} after the warm-up")
     report.add(
@@ -366,7 +371,7 @@ def soak(minutes: float, rate: float, *, trace: bool) -> Report:
             report.add("events published", published, "", f"{run.taken('events:0')} in the stream")
             report.add("events whose effects are written", written := run.taken("feed"), "", "each has one broadcast")
             _count(report, told)
-            report.add("pages read", sum(was_read[name] for name in was_read if name != "tasks"), "", str(was_read))
+            _pages(report, was_read)
             found, unlisted = asyncio.run(immortal(server.url))
             report.add("keys without a TTL", len(found), "", ", ".join(found))
             run.stop()
@@ -381,6 +386,12 @@ def soak(minutes: float, rate: float, *, trace: bool) -> Report:
         f"{published:,} events, and the effects of {written:,}: lost, written twice, or waiting"
     )
     return report
+
+
+def _pages(report: Report, was_read: dict[str, Any]) -> None:
+    tasks = was_read.pop("tasks")
+    report.add("pages read", sum(was_read.values()), "", ", ".join(f"{name} {n:,}" for name, n in was_read.items()))
+    report.add("reading process, tasks: most", max(tasks), "", f"least {min(tasks)}")
 
 
 def _count(report: Report, told: Counter[str]) -> None:
