@@ -284,7 +284,7 @@ class Consumer:
         if careful:
             self._careful_retries = self._careful_retries - 1 if taken else 0
         for retry, others in list(zip(taken, marked, strict=True)):
-            if others >= MOST_DEATHS:
+            if (others := await self._deaths(retry.name, others)) >= MOST_DEATHS:
                 self._dispatcher.condemn_retry(retry, plan, others)
                 taken.remove(retry)
             if careful:
@@ -333,7 +333,7 @@ class Consumer:
                 self._careful_events = 0
                 return await self._dispatcher.work(records[at:], plan, self._commit_open)
             name = record[0].decode()
-            others = await self._shard.mark(name)
+            others = await self._deaths(name, await self._shard.mark(name))
             if others >= MOST_DEATHS:
                 plan.begin(record[0], time.monotonic())
                 self._dispatcher.condemn(read_record(record), plan, others)
@@ -344,6 +344,13 @@ class Consumer:
             await self._settle()
             self._careful_events -= 1
         return plan
+
+    async def _deaths(self, name: str, others: int) -> int:
+        """Return how many died with *name* in hand: before a verdict, those who live can take their marks back."""
+        if others < MOST_DEATHS:
+            return others
+        await asyncio.sleep(self._shard.pardon_s)
+        return await self._shard.mark(name)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -149,6 +149,14 @@ class Shard:
         """Note in how many milliseconds the next retry is due; below zero: there is none."""
         self.retry_at = asyncio.get_running_loop().time() + due_ms / 1000 if due_ms >= 0 else float("inf")
 
+    @property
+    def pardon_s(self) -> float:
+        """So long an owner that lives may need to take its marks back once the server answers again.
+
+        Its renewal is tried again after a tenth of the lease, and needs a connection and an answer, a second each.
+        """
+        return self.lease_ms * RENEW_AT / 4000 + 2 * ANSWER_S
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _end_renewal(self) -> None:
@@ -188,7 +196,7 @@ class Shard:
         return since is not None and time.monotonic() - since > self._hung_s
 
     def _keys(self) -> list[str]:
-        return [self.lease, self.state, self.events, self.retries, *self._sharing]
+        return [self.lease, self.state, self.events, self.retries, self.marks, *self._sharing]
 
     def _renewing(self, token: str) -> tuple[str, int, str, int]:
         return token, self.lease_ms, self._worker, self.number

@@ -18,7 +18,7 @@ from cachebus import server as server_module
 from cachebus.bus import Bus
 from cachebus.consumer import Consumer
 from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Effects, Invalidate
+from cachebus.effects import Broadcast, Effects, Invalidate, Retry
 from cachebus.errors import ServerTimeout
 from cachebus.handlers import on
 from cachebus.link import Link
@@ -326,6 +326,100 @@ async def test_marks_of_the_dead_stay(link: Link) -> None:
         deaths.append(await shard.mark("1-1"))
         shard.lost()
     assert deaths == [0, 1, 2]
+
+
+async def test_an_owner_that_lives_takes_its_marks_back_in_the_middle_of_a_handler(link: Link, until: Until) -> None:
+    """Its lease was lost, its handler goes on: its next renewal is refused, and says that it lives."""
+    (position,) = await add(link, "numbers", number(1))
+    await mark_and_go(link, "gone", position)
+    slow = Held("slow")
+    loser = Consumer(link, [slow.handler], worker="loser", lease="300ms")
+    async with running(loser):
+        await slow.entered.wait()
+        assert await tokens(link, position) == ["gone", "loser"]
+        await link.store.call("SET", link.names.bus("lease", "0"), "winner/1")
+        await until(lambda: marked_by(link, position, ["gone"]))
+        assert not slow.leave.is_set()
+
+
+async def test_marks_are_taken_back_from_a_handler_that_computes(
+    server: PrivateServer, link: Link, until: Until
+) -> None:
+    """The loop is blocked and the lease was lost: the thread that would renew it says that the owner lives."""
+    (position,) = await add(link, "numbers", number(1))
+    await mark_and_go(link, "gone", position)
+    lease, marks = link.names.bus("lease", "0"), link.names.bus("marks")
+    left: list[bytes] = []
+
+    @on("numbers", Number)
+    def computes(_: Number) -> None:
+        server.ask("SET", lease, "winner/1")
+        end = time.monotonic() + 20.0
+        while b"computes" in server.ask("HGET", marks, position) and time.monotonic() < end:
+            sum(range(1000))
+        left.append(server.ask("HGET", marks, position))
+
+    consumer = Consumer(link, [computes], worker="computes", lease="300ms")
+    async with running(consumer):
+        await until(lambda: left, deadline_s=30.0)
+    assert [token.partition(b"/")[0] for token in left[0].split()] == [b"gone"]
+
+
+@pytest.mark.parametrize("where", ["handler", "retry"])
+async def test_a_verdict_waits_for_owners_that_live_to_take_their_marks_back(
+    link: Link, until: Until, where: str
+) -> None:
+    """One owner died, another was only cut off, and comes back after its successor took over: no poison."""
+    (name,) = await add(link, "numbers", number(1))
+    if where == "retry":
+        name = await put_off(link, until)
+    await mark_and_go(link, "gone", name)
+    cut_off = await mark_and_go(link, "cut-off", name)
+    successor = Consumer(link, [echo], worker="successor")
+    async with running(successor):
+        await until(lambda: marked_by(link, name, ["gone", "cut-off", "successor"]))
+        over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        over.set_result(None)
+        assert not await cut_off.take(over)
+        await until(lambda: has(link, [1]))
+    assert await DeadLetters(link).count() == 0
+
+
+async def mark_and_go(link: Link, worker: str, name: bytes) -> Shard:
+    """Take the shard, mark *name*, and be heard of no more."""
+    await link.store.call("DEL", link.names.bus("lease", "0"))
+    shard = Shard(link, 0, worker=worker, lease_ms=60_000, busy_since=lambda: None)
+    assert await shard.take(asyncio.get_running_loop().create_future())
+    await shard.mark(name.decode())
+    shard.lost()
+    await link.store.call("DEL", link.names.bus("lease", "0"))
+    return shard
+
+
+async def put_off(link: Link, until: Until) -> bytes:
+    """Have what is in the stream retried; returns the name it has there."""
+
+    @on("numbers", Number, name="echo")
+    def later(_: Number) -> None:
+        raise Retry("1ms")
+
+    consumer = Consumer(link, [later])
+    async with running(consumer):
+        await until(lambda: consumer.stats.events == 1)
+        await consumer.drain()
+    (name,) = await link.store.call("ZRANGE", link.names.bus("retries", "0"), 0, -1)
+    return bytes(name)
+
+
+async def tokens(link: Link, name: bytes) -> list[str]:
+    """Return the workers whose marks *name* has."""
+    marks: bytes | None = await link.store.call("HGET", link.names.bus("marks"), name)
+    return [token.partition("/")[0] for token in (marks or b"").decode().split()]
+
+
+async def marked_by(link: Link, name: bytes, workers: list[str]) -> bool:
+    """Say whether *name* has the marks of exactly these workers."""
+    return await tokens(link, name) == workers
 
 
 async def test_a_shard_given_back_is_taken_without_care(link: Link, until: Until) -> None:
