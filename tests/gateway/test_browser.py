@@ -48,6 +48,7 @@ class Deployment:
             "DATABASE_URL": f"sqlite:///{directory}/trades.db",
             "DATA_DIR": str(directory),
             "SCHEDULES": "schedules",
+            "OUTBOX": "tradesense.tables:outbox",
             "GATEWAY_URL": self.gateway_url,
             "GATEWAY_ORIGINS": self.app_url,
             "GATEWAY_COOKIE": "sid",
