@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = ("cache", "memory", "freshness", "stampede", "bus", "journal", "dictionaries", "primitives", "gateway")
+PARTS = "cache memory freshness stampede bus outbox journal dictionaries primitives gateway".split()
 
 
 def main(names: list[str]) -> int:
