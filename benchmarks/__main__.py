@@ -8,7 +8,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = "cache memory freshness stampede bus outbox journal dictionaries primitives gateway".split()
+PARTS = (
+    "cache",
+    "memory",
+    "freshness",
+    "stampede",
+    "bus",
+    "outbox",
+    "journal",
+    "dictionaries",
+    "primitives",
+    "gateway",
+)
 
 
 def main(names: list[str]) -> int:
