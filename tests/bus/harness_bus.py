@@ -3,26 +3,33 @@
 The publisher keeps its own record of what was accepted. The checker reads feed, ledger and dead letters, and says what
 is lost, what is there twice, and what is out of order. `python tests/bus/soak.py` runs it at full size.
 
-Kills at random can hit the same event twice while its mark is set, and then it is taken for a poison: `condemned`, a dead
-letter, no effects. The harness replays those, and whatever is not in the feed after that is lost.
+Beside `publish()` it uses plain `PUBLISH`. Redis forgets what nobody hears, so one bridge, of no worker, stays
+subscribed through all that befalls the workers; while the server itself is about to be restarted, or to close every
+connection, nothing is sent that way.
+
+Kills at random can hit the same event twice while its mark is set, and then it is taken for a poison: `condemned`, a
+dead letter, no effects. The harness replays those, and whatever is not in the feed after that is lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from serving import HERE, Workers
+from harness_worker import numbers
+from serving import HERE, Workers, running
 
+from cachebus.bridge import Bridge
 from cachebus.bus import Bus
 from cachebus.deadletters import DeadLetters, Letter
 from cachebus.errors import ServerError
@@ -32,6 +39,8 @@ from cachebus.testing import FaultProxy
 
 LEASE = "500ms"
 PATIENCE_S = 60.0
+PLAIN = 10_000_000
+"""Numbers from here on are those of plain messages."""
 
 
 class Crashing(Workers):
@@ -58,6 +67,8 @@ class Findings:
     """What the checker found. `sound` is what is wanted."""
 
     published: int = 0
+    plain: int = 0
+    """Of them, by plain `PUBLISH`."""
     lost: list[int] = field(default_factory=list)
     twice: list[int] = field(default_factory=list)
     invented: list[int] = field(default_factory=list)
@@ -84,12 +95,14 @@ def check(accepted: list[int], feed: list[int], scopes: set[str], letters: list[
     """Compare what was accepted, in that order, with what became of it."""
     seen, wanted, replayed = Counter(feed), set(accepted), condemned(letters)
     first = [n for n in dict.fromkeys(feed) if n not in replayed]
+    both = [n for n in first if n < PLAIN], [n for n in first if n >= PLAIN]
     return Findings(
         published=len(accepted),
+        plain=sum(n >= PLAIN for n in accepted),
         lost=[n for n in accepted if n not in seen],
         twice=[n for n, times in seen.items() if times > 1],
         invented=[n for n in seen if n not in wanted],
-        disordered=sum(later < earlier for earlier, later in itertools.pairwise(first)),
+        disordered=sum(later < earlier for each in both for earlier, later in itertools.pairwise(each)),
         not_invalidated=[n for n in accepted if f"t:n:{n}" not in scopes],
         condemned=replayed,
         letters=letters,
@@ -107,6 +120,8 @@ class Harness:
         self._draw.shuffle(self._plan)
         self._environment = {} if fence else {"FENCE": "off"}
         self.accepted: list[int] = []
+        self.plain: list[int] = []
+        self._calm = asyncio.Lock()
         self.takeovers_s: list[float] = []
         self._stop_worker = ""
         self._may_publish = 0
@@ -116,20 +131,26 @@ class Harness:
         proxy = FaultProxy(self._server.port)
         async with proxy, Link(self._server.url) as link, Crashing(link, proxy.url, LEASE) as workers:
             self._link, self._workers, self._proxy = link, workers, proxy
-            for _ in range(2):
-                await workers.start(**self._environment)
-            publishing = asyncio.create_task(self._publish())
-            for at, kind in enumerate(self._plan):
-                self._may_publish = self._events * (at + 1) // len(self._plan)  # spread over all faults
-                while len(self.accepted) < self._events * at // len(self._plan):  # noqa: ASYNC110 - polling is enough here
-                    await asyncio.sleep(0.005)
-                await getattr(self, f"_{kind}")()
-            await publishing
-            await self._until(self._handled)
-            letters = list(await DeadLetters(link).list(self._events))
-            await DeadLetters(link).replay(letter.letter_id for letter in letters if letter.kind == "poison")
-            await self._until(self._in_feed)
-            return await self._check(letters)
+            self._bridge = Bridge(link, [numbers])
+            async with running(self._bridge):
+                for _ in range(2):
+                    await workers.start(**self._environment)
+                publishing = asyncio.create_task(self._publish())
+                for at, kind in enumerate(self._plan):
+                    await self._break(kind, after=at / len(self._plan), until=(at + 1) / len(self._plan))
+                await publishing
+                await self._until(self._handled)
+                letters = list(await DeadLetters(link).list(self._events))
+                await DeadLetters(link).replay(letter.letter_id for letter in letters if letter.kind == "poison")
+                await self._until(self._in_feed)
+                return await self._check(letters)
+
+    async def _break(self, kind: str, *, after: float, until: float) -> None:
+        """Do it once a share *after* of the events is published; publishing may go on to a share *until* meanwhile."""
+        self._may_publish = int(self._events * until)
+        while len(self.accepted) < int(self._events * after):  # noqa: ASYNC110 - polling is enough here
+            await asyncio.sleep(0.005)
+        await getattr(self, f"_{kind}")()
 
     # -- the faults -------------------------------------------------------------------------------------------------
 
@@ -154,12 +175,14 @@ class Harness:
 
     async def _restart(self) -> None:
         """The server dies and comes back with its append-only file."""
-        await asyncio.to_thread(self._server.restart)
+        async with self._nothing_plain():
+            await asyncio.to_thread(self._server.restart)
 
     async def _cut(self) -> None:
         """The server closes every connection."""
-        for kind in ("normal", "pubsub"):
-            await asyncio.to_thread(self._server.ask, "CLIENT", "KILL", "TYPE", kind)
+        async with self._nothing_plain():
+            for kind in ("normal", "pubsub"):
+                await asyncio.to_thread(self._server.ask, "CLIENT", "KILL", "TYPE", kind)
 
     async def _swallow(self) -> None:
         """The workers' sockets stay open and carry nothing for a while, longer than the lease."""
@@ -177,7 +200,33 @@ class Harness:
             stop, self._stop_worker = self._stop_worker, ""
             await bus.publish("numbers", {"n": n, "stop": stop}, timeout="60s")
             self.accepted.append(n)
+            if n % 4 == 0:
+                await self._publish_plainly(PLAIN + n)
             await asyncio.sleep(0.002)
+
+    async def _publish_plainly(self, n: int) -> None:
+        async with self._calm:
+            await self._until(self._listens)
+            await self._link.store.call("PUBLISH", "numbers", msgspec.json.encode({"n": n}), timeout_s=5.0)
+            self.plain.append(n)
+
+    @contextlib.asynccontextmanager
+    async def _nothing_plain(self) -> AsyncIterator[None]:
+        """All that was published plainly is heard; nothing more is, until the bridge listens again."""
+        async with self._calm:
+            await self._until(self._has_heard)
+            gaps = self._bridge.stats.gaps
+            yield
+            await self._until(lambda: self._listens_after(gaps))
+
+    async def _has_heard(self) -> bool:
+        return self._bridge.stats.heard == len(self.plain)
+
+    async def _listens(self) -> bool:
+        return self._bridge.listening
+
+    async def _listens_after(self, gaps: int) -> bool:
+        return self._bridge.listening and self._bridge.stats.gaps > gaps
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -192,10 +241,10 @@ class Harness:
         return await self._length() > than or len(self.accepted) == self._events
 
     async def _in_feed(self) -> bool:
-        return await self._length() >= self._events
+        return await self._length() >= self._events + len(self.plain)
 
     async def _handled(self) -> bool:
-        return await self._length() + await DeadLetters(self._link).count() >= self._events
+        return await self._length() + await DeadLetters(self._link).count() >= self._events + len(self.plain)
 
     async def _until(self, ask: Callable[[], Awaitable[Any]], other_than: Any = "") -> Any:
         end = time.monotonic() + PATIENCE_S
@@ -219,7 +268,7 @@ class Harness:
                 feed.append(msgspec.json.decode(record)["data"])
             after = f"({lines[-1][0].decode()}"
         scopes = {name.decode() for name in await call("ZRANGE", names.ledger, 0, -1, timeout_s=5.0)}
-        return check(self.accepted, feed, scopes, letters)
+        return check([*self.accepted, *self.plain], feed, scopes, letters)
 
 
 async def crash(*, events: int, faults: dict[str, int], seed: int = 1, fence: bool = True) -> tuple[Findings, Harness]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness_bus import check, crash
+from harness_bus import PLAIN, check, crash
+
+from cachebus.deadletters import Letter
 
 FAULTS = {"kill": 5, "stop": 2, "restart": 1, "cut": 1, "swallow": 1}
 
@@ -11,7 +13,8 @@ async def test_every_fault_at_random_loses_nothing_and_doubles_nothing() -> None
     """kill -9, SIGSTOP in a handler, a restarted server, cut and black-holed connections, 1,000 events."""
     findings, harness = await crash(events=1000, faults=FAULTS, seed=3)
     assert findings.sound, findings
-    assert findings.published == 1000
+    assert findings.published - findings.plain == 1000
+    assert findings.plain == 250
     assert len(harness.takeovers_s) == FAULTS["kill"]
 
 
@@ -25,10 +28,14 @@ async def test_without_the_fence_the_same_harness_finds_effects_written_twice() 
 def test_the_checker_names_what_is_lost_twice_invented_out_of_order_and_not_invalidated() -> None:
     """Each kind of damage, by itself, in a record made up for it."""
     scopes = {"t:n:0", "t:n:1", "t:n:2"}
-    assert check([0, 1, 2], [0, 1, 2], scopes, 0).sound
-    assert check([0, 1, 2], [0, 2], scopes, 0).lost == [1]
-    assert check([0, 1, 2], [0, 1, 1, 2], scopes, 0).twice == [1]
-    assert check([0, 1], [0, 1, 2], scopes, 0).invented == [2]
-    assert check([0, 1, 2], [0, 2, 1], scopes, 0).disordered == 1
-    assert check([0, 1, 2], [0, 1, 2], {"t:n:0"}, 0).not_invalidated == [1, 2]
-    assert not check([0], [0], scopes, 1).sound
+    assert check([0, 1, 2], [0, 1, 2], scopes, []).sound
+    assert check([0, 1, 2], [0, 2], scopes, []).lost == [1]
+    assert check([0, 1, 2], [0, 1, 1, 2], scopes, []).twice == [1]
+    assert check([0, 1], [0, 1, 2], scopes, []).invented == [2]
+    assert check([0, 1, 2], [0, 2, 1], scopes, []).disordered == 1
+    assert check([0, 1, 2], [0, 1, 2], {"t:n:0"}, []).not_invalidated == [1, 2]
+    letter = Letter("1-0", "failed", "numbers", b'{"n": 1}', "numbers", 3, "it failed", "", "", "", "1-0")
+    assert not check([0], [0], scopes, [letter]).sound
+    condemned = check([0, 1, 2], [0, 2, 1], scopes, [letter._replace(kind="poison")])
+    assert (condemned.condemned, condemned.sound) == ([1], True)
+    assert not check([PLAIN, PLAIN + 1], [PLAIN + 1, PLAIN], {f"t:n:{PLAIN}", f"t:n:{PLAIN + 1}"}, []).sound
