@@ -29,7 +29,8 @@ def main(kills: int, seed: int, *, fence: bool) -> int:
     print(f"seed {seed}, {faults}, {time.monotonic() - started:.0f} s")  # noqa: T201 - the report
     print(  # noqa: T201 - the report
         f"published {findings.published}, {findings.plain} of them plainly, "
-        f"lost {findings.lost}, twice {findings.twice}, invented {findings.invented}, out of order {findings.disordered}, "
+        f"lost {findings.lost}, twice {findings.twice}, invented {findings.invented}, "
+        f"out of order {findings.disordered}, "
         f"not invalidated {findings.not_invalidated}, condemned and replayed {findings.condemned}"
     )
     for letter in findings.letters:
