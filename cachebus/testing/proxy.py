@@ -10,7 +10,7 @@ CHUNK = 64 * 1024
 
 
 class FaultProxy:
-    """A loopback proxy in front of a server, which can delay, swallow, cut and refuse.
+    """A loopback proxy in front of a server, which can delay, swallow, cut, refuse, and forget connections.
 
     `async with FaultProxy(server.port) as proxy:` then connect to `proxy.url`.
     """
@@ -20,6 +20,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._dead: set[asyncio.StreamWriter] = set()
         self._open = asyncio.Event()
         self._open.set()
         self.delay_s = 0.0
@@ -39,6 +40,13 @@ class FaultProxy:
     def black_hole(self) -> None:
         """Pass nothing on, in either direction, and close nothing: a network that is gone without a word."""
         self._open.clear()
+
+    def half_open(self) -> None:
+        """Go silent for ever on every present connection, close none, and serve new ones as always.
+
+        What a NAT gateway or a load balancer does when it forgets who was connected.
+        """
+        self._dead |= self._writers
 
     def resume(self) -> None:
         """Pass on what waits, and everything from now on."""
@@ -85,6 +93,8 @@ class FaultProxy:
         try:
             while data := await reader.read(CHUNK):
                 await self._open.wait()
+                if writer in self._dead:
+                    continue
                 if replies and self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 if not (replies and self.drop_replies):
@@ -94,4 +104,5 @@ class FaultProxy:
             pass
         finally:
             self._writers.discard(writer)
+            self._dead.discard(writer)
             writer.transport.abort()

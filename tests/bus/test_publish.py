@@ -106,17 +106,17 @@ class Lossy:
 async def test_a_lost_reply_is_repeated_and_never_doubles_the_event(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each of 100 publishes loses its first reply: 100 events."""
+    """Each of 1,000 publishes loses its first reply: 1,000 events."""
     lossy = Lossy(link)
     bus = Bus(link)
     store = link.store
     monkeypatch.setattr(link, "store", lossy)
-    await asyncio.gather(*[bus.publish("a:b", n) for n in range(50)])
-    for n in range(50, 100):
+    await asyncio.gather(*[bus.publish("a:b", n) for n in range(950)])
+    for n in range(950, 1000):
         await bus.publish("a:b", n)
     monkeypatch.setattr(link, "store", store)
-    assert len(lossy.lost) == 100
-    assert sorted(int(event[b"payload"]) for event in await events(link)) == list(range(100))
+    assert len(lossy.lost) == 1000
+    assert sorted(int(event[b"payload"]) for event in await events(link)) == list(range(1000))
 
 
 async def test_publishing_outlasts_a_restart_of_the_server(own_server: PrivateServer) -> None:

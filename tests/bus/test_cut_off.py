@@ -1,0 +1,71 @@
+"""The network between a worker and its server fails without a word: nothing is lost, and the worker notices."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from serving import add, data, number, running
+
+from cachebus.bridge import Bridge
+from cachebus.bus import Bus
+from cachebus.consumer import Consumer
+from cachebus.effects import Broadcast, Effects
+from cachebus.handlers import on
+from cachebus.link import Link
+from cachebus.private_server import PrivateServer
+from cachebus.testing import FaultProxy
+
+Until = Callable[..., Any]
+
+
+class Number(msgspec.Struct):
+    n: int
+
+
+@on("numbers", Number, name="echo")
+def echo(event: Number) -> Effects:
+    """Broadcast the number."""
+    yield Broadcast("numbers", "n", event.n)
+
+
+async def test_five_thousand_events_published_while_the_worker_is_cut_off_are_each_handled_once_in_order(
+    own_server: PrivateServer, until: Until
+) -> None:
+    """Its connections are reset and new ones refused for longer than its lease."""
+    numbers = list(range(5000))
+    async with FaultProxy(own_server.port) as proxy, Link(proxy.url) as cut_off, Link(own_server.url) as link:
+        consumer = Consumer(cut_off, [echo], lease="1s")
+        async with running(consumer):
+            await until(lambda: consumer.active)
+            proxy.refusing = True
+            proxy.cut()
+            bus = Bus(link)
+            for first in range(0, 5000, 500):
+                await asyncio.gather(*[bus.publish("numbers", {"n": n}) for n in numbers[first : first + 500]])
+            await until(lambda: not own_server.ask("EXISTS", "{cachebus}:lease:0"), "the end of the lease")
+            assert await data(link) == []
+            proxy.resume()
+            await until(lambda: consumer.stats.events == 5000)
+        assert await data(link) == numbers
+
+
+async def test_half_open_connections_are_noticed_by_whoever_only_listens(
+    own_server: PrivateServer, until: Until
+) -> None:
+    """Intake and subscriptions send nothing while nothing happens: each notices that nothing comes any more."""
+    async with FaultProxy(own_server.port) as proxy, Link(proxy.url) as forgotten, Link(own_server.url) as link:
+        consumer, bridge = Consumer(forgotten, [echo]), Bridge(forgotten, [echo])
+        async with running(consumer, bridge):
+            await until(lambda: consumer.active and bridge.listening)
+            await add(link, "numbers", number(1))
+            await until(lambda: consumer.stats.events == 1)
+            proxy.half_open()
+            await add(link, "numbers", number(2))
+            await until(lambda: consumer.stats.events == 2, "the intake", deadline_s=30.0)
+            await until(lambda: bridge.stats.gaps and bridge.listening, "the subscriptions", deadline_s=30.0)
+            await link.store.call("PUBLISH", "numbers", number(3))
+            await until(lambda: consumer.stats.events == 3, "the plain message", deadline_s=30.0)
+        assert await data(link) == [1, 2, 3]
