@@ -23,6 +23,7 @@ from cachebus.errors import ServerError
 from cachebus.events import PAYLOAD_BYTES, channel_fault, shard_of
 from cachebus.handlers import Handler
 from cachebus.link import Link
+from cachebus.stopping import unless
 from cachebus.subscriptions import Subscription
 from cachebus.wire import Argument
 
@@ -103,7 +104,7 @@ class Bridge:
         self._complete = False  # whether every subscription stands on the present connection
         self._mark_due = False
         self._woken = asyncio.Event()
-        self._draining = False
+        self._draining = asyncio.Event()
         self._running = False
         self._ended = asyncio.Event()
 
@@ -117,12 +118,13 @@ class Bridge:
         self._running = True
         self._ended.clear()
         try:
-            while not (self._draining and not self._queue):
+            while not (self._draining.is_set() and not self._queue):
                 try:
                     await self._step()
                 except ServerError as away:
                     log.debug("bridge: %s", away)
-                    await asyncio.sleep(PAUSE_S)
+                    pause = asyncio.sleep(PAUSE_S)
+                    await (pause if self._queue else unless(self._draining, pause))
         finally:
             self._running = False
             await self._leave()
@@ -131,7 +133,7 @@ class Bridge:
 
     async def drain(self) -> None:
         """Listen no more, append what was heard; returns when that is done."""
-        self._draining = True
+        self._draining.set()
         await self._leave()
         self._woken.set()
         if self._running:
@@ -140,11 +142,11 @@ class Bridge:
     # -- the main path ----------------------------------------------------------------------------------------------
 
     async def _step(self) -> None:
-        if not self._subscriptions and not self._draining:
-            await self._subscribe()
+        if not self._subscriptions and not self._draining.is_set():
+            await unless(self._draining, self._subscribe())
         if self._connection != self._link.subscriptions.connection:
             self._lapse()
-        if self._mark_due and not self._draining:
+        if self._mark_due and not self._draining.is_set():
             self._mark_due = False
             self._own = secrets.token_hex(8)
             listeners = await self._link.store.call("PUBLISH", self._marks, self._own)
@@ -153,7 +155,7 @@ class Bridge:
         if self._queue:
             await self._yield()
             await self._append()
-        elif not self._draining:
+        elif not self._draining.is_set():
             patience = None if self._marker else MARK_AGAIN_S
             try:
                 async with asyncio.timeout(patience):
@@ -164,7 +166,7 @@ class Bridge:
 
     async def _yield(self) -> None:
         left_s = self._yield_until - asyncio.get_running_loop().time()
-        if left_s > 0 and not self._draining:
+        if left_s > 0 and not self._draining.is_set():
             await asyncio.sleep(left_s)
 
     async def _append(self) -> None:

@@ -17,6 +17,7 @@ from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ServerError
 from cachebus.link import Link
 from cachebus.plan import DETAIL_CHARACTERS, REASON_CHARACTERS
+from cachebus.stopping import unless
 from cachebus.subscriptions import Subscription
 from cachebus.wire import Argument
 
@@ -96,7 +97,7 @@ class Refresher:
         self._loads: dict[asyncio.Task[None], Taken] = {}
         self._subscription: Subscription | None = None
         self._woken = asyncio.Event()
-        self._draining = False
+        self._draining = asyncio.Event()
         self._running = False
         self._ended = asyncio.Event()
 
@@ -105,13 +106,13 @@ class Refresher:
         self._running = True
         self._ended.clear()
         try:
-            while not self._draining:
+            while not self._draining.is_set():
                 try:
                     await self._step()
                 except ServerError as away:
                     self.stats.faults += 1
                     log.debug("refreshes: %s", away)
-                    await asyncio.sleep(PAUSE_S)
+                    await unless(self._draining, asyncio.sleep(PAUSE_S))
             await asyncio.gather(*self._loads, return_exceptions=True)
         finally:
             self._running = False
@@ -121,7 +122,7 @@ class Refresher:
 
     async def drain(self) -> None:
         """Take nothing more; returns when the loads under way are done. Cut short, they are handed back."""
-        self._draining = True
+        self._draining.set()
         self._woken.set()
         if self._running:
             await self._ended.wait()
@@ -130,10 +131,8 @@ class Refresher:
 
     async def _step(self) -> None:
         if self._subscription is None:
-            subscribe = self._link.subscriptions.subscribe
-            self._subscription = await subscribe(
-                self._wake_channel, lambda *_: self._woken.set(), on_gap=self._woken.set
-            )
+            await unless(self._draining, self._subscribe())
+            return
         self._woken.clear()
         free = self._concurrency - len(self._loads)
         wait_s = POLL_S
@@ -151,6 +150,10 @@ class Refresher:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._woken.wait()
+
+    async def _subscribe(self) -> None:
+        subscribe = self._link.subscriptions.subscribe
+        self._subscription = await subscribe(self._wake_channel, lambda *_: self._woken.set(), on_gap=self._woken.set)
 
     async def _load(self, taken: Taken) -> None:
         """Load one entry and say what became of it."""

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 from serving import add, data, number, running
 
+from cachebus import subscriptions
 from cachebus.bridge import Bridge
 from cachebus.bus import Bus
 from cachebus.consumer import Consumer
@@ -16,6 +18,7 @@ from cachebus.effects import Broadcast, Effects
 from cachebus.handlers import on
 from cachebus.link import Link
 from cachebus.private_server import PrivateServer
+from cachebus.refreshes import Refresher
 from cachebus.testing import FaultProxy
 
 Until = Callable[..., Any]
@@ -50,6 +53,20 @@ async def test_five_thousand_events_published_while_the_worker_is_cut_off_are_ea
             proxy.resume()
             await until(lambda: consumer.stats.events == 5000)
         assert await data(link) == numbers
+
+
+async def test_a_worker_that_never_reached_its_server_stops_at_once(
+    own_server: PrivateServer, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    """What waits for a subscription to be confirmed does not hold up a deploy."""
+    monkeypatch.setattr(subscriptions, "CONFIRM_S", 3600.0)
+    own_server.kill()
+    async with Link(own_server.url) as link:
+        consumer, bridge, refresher = Consumer(link, [echo]), Bridge(link, [echo]), Refresher(link, {}, reading=dict)  # type: ignore[arg-type] # it loads nothing here
+        async with running(consumer, bridge, refresher):
+            await until(lambda: len(link.subscriptions._wanted) == 2, "both to wait")
+            async with asyncio.timeout(20.0):
+                await asyncio.gather(consumer.drain(), bridge.drain(), refresher.drain())
 
 
 async def test_half_open_connections_are_noticed_by_whoever_only_listens(
