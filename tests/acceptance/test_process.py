@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -109,6 +110,29 @@ def test_redis_absent_at_start_is_waited_for(environment: Environment, redis: Pr
         until(lambda: ask(environment, "check", "--ready")[0] == 0, "the worker to be ready")
         assert len([line for line in worker.lines if line["message"].startswith("redis is away")]) == 1
         assert worker.stop() == 0
+
+
+def test_a_server_that_hangs_up_is_not_stormed(environment: Environment) -> None:
+    """Something else than Redis listens there: tried about once a second, said once; the worker ends when told to."""
+    tried: list[float] = []
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=hang_up, args=(other, tried), daemon=True).start()
+        with WorkerProcess({**environment, "REDIS_URL": f"redis://127.0.0.1:{other.getsockname()[1]}/0"}) as worker:
+            until(lambda: len(tried) == 6, "six attempts")
+            assert worker.stop() == 0
+            assert len([line for line in worker.lines if line["message"].startswith("redis is away")]) == 1
+    assert tried[5] - tried[0] > 4.0
+
+
+def hang_up(other: socket.socket, tried: list[float]) -> None:
+    """Close every connection that is made."""
+    while True:
+        try:
+            connection, _ = other.accept()
+        except OSError:
+            return
+        tried.append(time.monotonic())
+        connection.close()
 
 
 def test_redis_restarted_under_it_is_survived(environment: Environment, redis: PrivateServer) -> None:
