@@ -85,6 +85,7 @@ class Cache:
         hard_timeout: Duration | None = None,
         sliding: bool = False,
         critical: bool = False,
+        dictionary: bool = False,
         identity: str | None = None,
         not_in_key: Iterable[str] = (),
     ) -> Callable[[Callable[P, Awaitable[R]]], View[P, R]]:
@@ -98,8 +99,9 @@ class Cache:
         invalidations, obey at most one per interval. read_lag: how far the replica the loader reads may be behind.
         soft_timeout / hard_timeout: give the caller an old value / TimeoutError after this; the load goes on.
         sliding: each read from Redis begins the TTL anew. critical: nobody shall ever wait for it; schedules renew what
-        was read lately before it expires (`Warm.ahead`). identity: the parameter that says whose value it is (default
-        `user_id`); a call where it is None is not cached. not_in_key: parameters that do not shape the result.
+        was read lately before it expires (`Warm.ahead`). dictionary: compress small values too, with a zstd dictionary
+        trained of them, where that makes entries a tenth smaller. identity: the parameter that says whose value it is
+        (default `user_id`); a call where it is None is not cached. not_in_key: parameters that do not shape the result.
 
         Raises: ConfigurationError naming the view and what cannot work.
         """
@@ -130,6 +132,7 @@ class Cache:
                 tags=tags,
                 ttl_of=ttl if callable(ttl) else None,
                 critical=critical,
+                dictionary=dictionary,
                 identity=identity,
                 not_in_key=not_in_key,
             )

@@ -45,6 +45,8 @@ class Call(msgspec.Struct):
     """TTL by value, milliseconds, where it depends on the value."""
     tags_of: Callable[[Any], tuple[str, ...]] | None = None
     """Tags by value, where they depend on the value."""
+    dictionary: str = ""
+    """Names the zstd dictionary its values share, where the view wants one."""
     floor: int = 0
     """Least `born` acceptable, as of `floor_version` (see `Reader`)."""
     floor_version: int = -1

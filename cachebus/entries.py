@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from cachebus.dictionaries import Dictionaries
 from cachebus.errors import ServerError, UnknownScript
 from cachebus.freshness import LedgerAnswer
 from cachebus.ledger import Ledger
@@ -117,6 +118,7 @@ class Entries:
     def __init__(self, link: Link, ledger: Ledger) -> None:
         self._link = link
         self._server = link.entries
+        self.dictionaries = Dictionaries(link)
         self._ledger = ledger
         self._loop = asyncio.get_running_loop()
         self._script = script("read")

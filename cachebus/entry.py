@@ -9,8 +9,9 @@ time, written by the server itself: no process's wall clock takes part.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -40,6 +41,8 @@ class Encoding(IntEnum):
 
     RAW = 0
     ZSTD = 1
+    DICTIONARY = 2
+    """zstd with a trained dictionary, which the frame names."""
 
 
 class Header(msgspec.Struct, array_like=True, frozen=True):
@@ -76,20 +79,29 @@ _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 
 
-def pack(payload: bytes, born: int, header: Header, what: str) -> bytes:
-    """Return the bytes of an entry, compressed where it pays. Raises: NotCacheable when the value is too large."""
+def pack(
+    payload: bytes, born: int, header: Header, what: str, compress: Callable[[bytes], bytes | None] | None = None
+) -> bytes:
+    """Return the bytes of an entry, compressed where it pays; *compress* does so with a dictionary, if it has one.
+
+    Raises: NotCacheable when the value is too large.
+    """
     if len(payload) > LARGEST_BYTES:
         raise NotCacheable(f"{what}: the value has {len(payload):,} bytes, the most stored is {LARGEST_BYTES:,}")
-    if len(payload) >= COMPRESS_FROM_BYTES:
-        smaller = zstd.compress(payload, ZSTD_LEVEL)
-        if len(smaller) <= len(payload) * WORTH_RATIO:
-            payload, header = smaller, msgspec.structs.replace(header, encoding=Encoding.ZSTD)
+    with_dictionary = compress(payload) if compress is not None else None
+    if with_dictionary is not None and len(with_dictionary) <= len(payload) * WORTH_RATIO:
+        payload, header = with_dictionary, msgspec.structs.replace(header, encoding=Encoding.DICTIONARY)
+    elif (alone := smaller(payload)) is not None:
+        payload, header = alone, msgspec.structs.replace(header, encoding=Encoding.ZSTD)
     encoded = _encode_header(header)
     return b"%b%016d%016d%b%b%b" % (MAGIC, born, 0, len(encoded).to_bytes(2), encoded, payload)
 
 
-def unpack(data: bytes) -> Entry | None:
-    """Return the entry, or None for bytes that are not one: another version, cut, damaged. Never raises."""
+def unpack(data: bytes, inflate: Callable[[bytes], bytes] | None = None) -> Entry | None:
+    """Return the entry, or None for bytes that are not one: another version, cut, damaged. Never raises.
+
+    *inflate* knows the dictionaries; it may raise ValueError where it does not know the one it needs.
+    """
     if data[:2] != MAGIC or len(data) < HEADER:
         return None
     try:
@@ -97,10 +109,13 @@ def unpack(data: bytes) -> Entry | None:
         after = HEADER + int.from_bytes(data[LENGTH])
         header = _decode_header(data[HEADER:after])
         payload = data[after:]
-        if header.encoding == Encoding.ZSTD:
-            payload = inflate(payload)
-        elif header.encoding != Encoding.RAW:
-            return None
+        if header.encoding:
+            if header.encoding == Encoding.ZSTD:
+                payload = inflated(payload)
+            elif header.encoding == Encoding.DICTIONARY and inflate is not None:
+                payload = inflate(payload)
+            else:
+                return None
     except (ValueError, OverflowError, RecursionError, msgspec.DecodeError, zstd.ZstdError):
         return None
     if header.life_ms < 1 or not 0 <= header.grace_ms <= header.life_ms:
@@ -119,10 +134,18 @@ def stub(first_bytes: bytes) -> Stub | None:
         return None
 
 
-def inflate(payload: bytes) -> bytes:
-    """Return the decompressed payload. Raises: ValueError past LARGEST_BYTES or when it is cut short."""
-    decompressor = zstd.ZstdDecompressor()
-    data = decompressor.decompress(payload, max_length=LARGEST_BYTES + 1)
+def smaller(payload: bytes) -> bytes | None:
+    """Return *payload* compressed, or None where that does not pay."""
+    if len(payload) < COMPRESS_FROM_BYTES:
+        return None
+    compressed = zstd.compress(payload, ZSTD_LEVEL)
+    return compressed if len(compressed) <= len(payload) * WORTH_RATIO else None
+
+
+def inflated(frame: bytes, dictionary: Any = None) -> bytes:
+    """Return the decompressed payload. Raises: ValueError past LARGEST_BYTES or when it is cut short; ZstdError."""
+    decompressor = zstd.ZstdDecompressor(zstd_dict=dictionary)
+    data = decompressor.decompress(frame, max_length=LARGEST_BYTES + 1)
     if not decompressor.eof or len(data) > LARGEST_BYTES:
         raise ValueError("the payload is damaged or larger than any we store")
     return data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from string import Formatter
 from typing import Any
@@ -14,7 +14,8 @@ import msgspec
 
 from cachebus.cache import Cache
 from cachebus.codec import Codec
-from cachebus.entry import Entry, unpack
+from cachebus.dictionaries import Dictionaries
+from cachebus.entry import Entry, stub, unpack
 from cachebus.keys import scopes_of, stored_name
 
 SCAN_COUNT = 500
@@ -47,13 +48,23 @@ async def copies(cache: Cache, key: str) -> list[Copy]:
     for fingerprint, views in readers.items():
         name = cache.names.entry(stored_name(key), fingerprint)
         data = await server.call("GET", name, key=name)
-        entry = unpack(data) if data else None
+        entry = unpack(data, await _inflate(cache, views, key)) if data else None
         if entry is not None:
             left_ms = await server.call("PTTL", name, key=name)
             later = await invalidated_by(cache, key, entry)
             readable = [view for view in views if _makes(view, key)]
             found.append(Copy(readable, entry, left_ms, len(data), later))
     return found
+
+
+async def _inflate(cache: Cache, views: Iterable[str], key: str) -> Callable[[bytes], bytes] | None:
+    """Return what inflates entries of a view that has a dictionary."""
+    named = [cache.views[view].dictionary for view in views if cache.views[view].dictionary and _makes(view, key)]
+    if not named:
+        return None
+    dictionary = Dictionaries(cache.link).of(named[0])
+    await dictionary.look()
+    return dictionary.inflate
 
 
 async def invalidated_by(cache: Cache, key: str, entry: Entry) -> dict[str, int]:
@@ -82,8 +93,8 @@ async def stored(cache: Cache, begin: str = "") -> AsyncIterator[list[str]]:
 async def tags_of(cache: Cache, names: list[str]) -> AsyncIterator[tuple[str, ...]]:
     """Yield the tags of each entry that is still there. One shared round trip. Raises: ServerError."""
     for data in await asyncio.gather(*[cache.link.entries.call("GET", name, key=name) for name in names]):
-        if data and (entry := unpack(data)):
-            yield entry.header.tags
+        if data and (head := stub(data)):
+            yield head.header.tags
 
 
 async def reached(

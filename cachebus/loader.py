@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from cachebus.call import Call, Load, Value
-from cachebus.codec import Codec
+from cachebus.dictionaries import ViewDictionary
 from cachebus.entries import Ask, Entries
-from cachebus.entry import Header, pack, unpack
+from cachebus.entry import Entry, Header, pack, unpack
 from cachebus.errors import NotCacheable, ServerError
 from cachebus.freshness import Freshness
 from cachebus.keys import scopes_of
@@ -120,7 +120,7 @@ class Loader:
     async def _produce(self, call: Call, load: Load, old: bytes | None) -> tuple[Any, bytes]:
         """Call the function; return the value as every caller will see it, and its bytes."""
         held = self._shelf.memory.held.get(call.key)
-        before = call.own(held.value, held.payload) if held is not None else _decoded(call.codec, old)
+        before = call.own(held.value, held.payload) if held is not None else self._decoded(call, old)
         token = _previous.set(before)
         try:
             value = await load()
@@ -138,7 +138,16 @@ class Loader:
     ) -> tuple[bytes, Header]:
         life_ms = call.policy.life_ms(ttl_ms, draw())
         header = Header(life_ms, call.policy.grace_ms, round(load_ms, 1), tags)
-        return pack(payload, born, header, call.key), header
+        dictionary = self._dictionary(call)
+        return pack(payload, born, header, call.key, dictionary.compress if dictionary else None), header
+
+    def unpack(self, call: Call, data: bytes) -> Entry | None:
+        """Return the entry that was stored for *call*, or None for what is none. Never raises."""
+        dictionary = self._dictionary(call)
+        return unpack(data, dictionary.inflate if dictionary else None)
+
+    def _dictionary(self, call: Call) -> ViewDictionary | None:
+        return self._entries.dictionaries.of(call.dictionary) if call.dictionary and self._entries else None
 
     async def _fill(self, call: Call, ask: Ask, data: bytes, life_ms: int, born: int) -> bool:
         """Store and give the lease back; False where it must still be given back."""
@@ -161,11 +170,10 @@ class Loader:
         call.stats.stale += 1
         return Value(held.value, held.payload, held.as_of, loaded=False)
 
-
-def _decoded(codec: Codec, data: bytes | None) -> Any:
-    """Return the value of a stored entry, or None where there is none of this type."""
-    entry = unpack(data) if data is not None else None
-    try:
-        return codec.decode(entry.payload) if entry is not None else None
-    except msgspec.DecodeError:
-        return None
+    def _decoded(self, call: Call, data: bytes | None) -> Any:
+        """Return the value of a stored entry, or None where there is none of this type."""
+        entry = self.unpack(call, data) if data is not None else None
+        try:
+            return call.codec.decode(entry.payload) if entry is not None else None
+        except msgspec.DecodeError:
+            return None

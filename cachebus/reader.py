@@ -17,7 +17,6 @@ import msgspec
 
 from cachebus.call import USUAL, Call, Demand, Load, Value
 from cachebus.entries import NEVER, Ask, Entries, Found, State
-from cachebus.entry import unpack
 from cachebus.errors import ServerError
 from cachebus.freshness import Freshness, Verdict
 from cachebus.journal import Journal
@@ -132,6 +131,8 @@ class Reader:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._entries is not None:
+            await self._entries.dictionaries.close()
 
     # -- before a read ----------------------------------------------------------------------------------------------
 
@@ -317,7 +318,7 @@ class Reader:
 
     async def _accept(self, call: Call, found: Found) -> Value | None:
         """Turn what Redis holds into a value: an entry, of our type, valid."""
-        entry = unpack(found.data) if found.data is not None else None
+        entry = self.loader.unpack(call, found.data) if found.data is not None else None
         if entry is None:
             return None
         now = now_s()

@@ -67,6 +67,7 @@ class View(Generic[P, R]):
         tags: Tags = (),
         ttl_of: Callable[[Any], Duration] | None = None,
         critical: bool = False,
+        dictionary: bool = False,
         identity: str | None = None,
         not_in_key: Iterable[str] = (),
     ) -> None:
@@ -99,6 +100,8 @@ class View(Generic[P, R]):
         self.identity = self._identity(what, identity, signature)
         declared = signature.return_annotation
         self.codec = Codec(Any if declared is inspect.Signature.empty else declared, what)
+        self.dictionary = f"{template}:{self.codec.fingerprint}" if dictionary else ""
+        """Names the zstd dictionary its values share, '' where they are stored without one."""
         self._signature = signature
         self._read = 0
         self._bind, self.key, self._tags_known, self._scopes = _compile(signature, self._template, self._tags)
@@ -239,6 +242,7 @@ class View(Generic[P, R]):
             self.stats,
             self._ttl_ms if self._ttl_of is not None else None,
             self._value_tags if self._tags_of is not None else None,
+            self.dictionary,
         )
 
     def _ttl_ms(self, value: Any) -> int:
