@@ -175,7 +175,7 @@ async def commands(report: Report, url: str) -> None:
 
     async def count() -> int:
         stats = await client.info("commandstats")
-        names = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_get", "cmdstat_set", "cmdstat_zmscore")
+        names = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_zmscore")  # what scripts run counts under its own name
         return sum(stats[name]["calls"] for name in names if name in stats)
 
     async with Cache(url) as cache, Cache(url) as neighbour:
@@ -188,11 +188,14 @@ async def commands(report: Report, url: str) -> None:
         mine, other = cache.views["count:{n}"], neighbour.views["count:{n}"]
         await mine(0)
         await other(1)
-        await asyncio.sleep(1.2)
-        for label, call in (("miss and fill", mine(5)), ("memory hit", mine(5)), ("Redis hit", other(5))):
-            before = await count()
-            await call
-            report.add(f"commands of a {label} (scripts, reads, ledger)", await count() - before, "commands")
+        seen: dict[str, list[int]] = {}
+        for n in range(10, 15):  # the least of a few: a journal's look at the ledger may fall in between
+            for label, call in (("miss and fill", mine), ("memory hit", mine), ("Redis hit", other)):
+                before = await count()
+                await call(n)
+                seen.setdefault(label, []).append(await count() - before)
+    for label, counts in seen.items():
+        report.add(f"commands of a {label} (scripts, reads, ledger)", min(counts), "commands")
     await client.aclose()
 
 
