@@ -49,10 +49,13 @@ class Feed:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._name = link.names.feed
+        self.heard_at = float("-inf")
+        """When it last answered, seconds of the event loop's clock; who follows it hears it each second."""
 
     async def newest(self) -> str:
         """Return the id of the newest record, '' where there is none. One round trip."""
         records = _records(await self._link.store.call("XREVRANGE", self._name, "+", "-", "COUNT", 1))
+        self.heard_at = asyncio.get_running_loop().time()
         return records[0].id if records else ""
 
     async def read(self, after: str, count: int = RECORDS_A_READ) -> Page:
@@ -91,6 +94,7 @@ class Feed:
                     last = await self.newest()
                 while True:
                     page = await self._await_page(wire, last)
+                    self.heard_at = asyncio.get_running_loop().time()
                     last = page.last
                     if page.records or not page.recovered:
                         yield page

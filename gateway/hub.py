@@ -86,6 +86,8 @@ class Hub:
         self.window = Window() if window is None else window
         self.fresh_after = ""
         """Clock of the newest change that was told, for whoever begins to listen now."""
+        self.away = False
+        """Whether this gateway is cut off from the feed: what clients show may be old."""
         self.clients: set[Client] = set()
         self.counts: Counter[str] = Counter()
         """messages, sent, left_out, resumed, reset, slow."""
@@ -124,6 +126,13 @@ class Hub:
             self.counts["messages"] += 1
             for client in self._followers.get(message.topic, ()):
                 self._deliver(client, message, now)
+
+    def cut_off(self, *, away: bool) -> None:
+        """Tell everyone, where that is new. When the feed is heard again, what was missed follows."""
+        if away != self.away:
+            self.away = away
+            for client in self.clients:
+                self._say(client, "away" if away else "back")
 
     def _deliver(self, client: Client, message: Message, now: float) -> None:
         if _had(client, message):
@@ -166,6 +175,8 @@ class Hub:
         refused = self._follow(client, topics)
         self._say(client, "welcome", recovered=recovered, user=client.user_id, topics=sorted(client.topics))
         self._refuse(client, refused)
+        if self.away:
+            self._say(client, "away")
         if missed:
             now = self._clock()
             chosen = [message for message in missed if message.topic in client.topics and not _had(client, message)]

@@ -48,6 +48,8 @@ SESSIONS_S = 30.0
 DRAIN_S = 3.0
 """Clients are sent away over this time, so that they do not come back at one moment."""
 AGAIN_S = 0.5
+AWAY_S = 3.0
+"""The feed answers each second; after this long without an answer clients are told."""
 
 
 class Gateway:
@@ -124,6 +126,7 @@ class Gateway:
                 self.hub.begin(newest, await self._clock())
                 self._begun.set()
                 async for page in self._feed.follow(newest):
+                    self.hub.cut_off(away=False)
                     if page.recovered:
                         self.hub.receive(page)
                     else:
@@ -141,6 +144,8 @@ class Gateway:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.hub.sweep()
+            if self._begun.is_set():
+                self.hub.cut_off(away=asyncio.get_running_loop().time() - self._feed.heard_at > AWAY_S)
             if time.monotonic() >= beats:
                 beats = time.monotonic() + HEARTBEAT_S
                 self.hub.heartbeat()

@@ -14,7 +14,7 @@
  */
 
 /** @typedef {{v: number, id: string|null, type: string, topic: string|null, ts: number, data: any, fresh_after: string}} Message */
-/** @typedef {"connecting"|"open"|"waiting"|"refused"|"closed"} State */
+/** @typedef {"connecting"|"open"|"away"|"waiting"|"refused"|"closed"} State `away`: connected to a gateway that hears nothing new. */
 /**
  * @typedef {Object} Options
  * @property {string[]} topics
@@ -163,6 +163,8 @@ export class Live {
       this.tries = this.refused = 0;
       this.become("open");
     }
+    if (message.type === "gateway.away") this.become("away");
+    if (message.type === "gateway.back") this.become("open");
     if (message.type === "gateway.error") onError?.(message);
     if (message.data?.recovered === false) {
       const topics = message.type === "gateway.skipped" ? Object.keys(message.data.topics) : [...this.topics];
@@ -172,7 +174,7 @@ export class Live {
 
   /** @param {string} op @param {string[]} topics */
   tell(op, topics) {
-    if (this.state !== "open") return; // the hello will say it
+    if (this.state !== "open" && this.state !== "away") return; // the hello will say it
     if (this.line instanceof WebSocket) this.line.send(JSON.stringify({ op, topics }));
     else this.hurry(); // a stream cannot be told: a new one is
   }

@@ -136,6 +136,19 @@ def test_a_heartbeat_says_where_the_feed_is() -> None:
     assert (beat["type"], beat["id"], beat["fresh_after"]) == ("gateway.heartbeat", newest, "10")
 
 
+def test_that_the_feed_is_silent_is_told_once_and_to_who_comes_meanwhile() -> None:
+    """Each hears of it when it begins, or after its welcome; and when it ends."""
+    told = Told()
+    early = told.client("news")
+    for _ in range(3):
+        told.hub.cut_off(away=True)
+    late = told.client("news")
+    told.hub.cut_off(away=False)
+    for client in (early, late):
+        types = [said["type"] for said in told.take(client)]
+        assert types == ["gateway.welcome", "gateway.away", "gateway.back"]
+
+
 def test_a_reset_drops_what_waits_and_says_where_to_begin() -> None:
     """After a hole nothing older is sent: `recovered: false`, with the clock to read after."""
     told = Told()

@@ -110,6 +110,20 @@ async def test_a_trade_that_was_made_while_redis_was_away_shows_when_it_is_back(
         await until(all_heard, "every message, once, in order")
 
 
+async def test_a_page_says_that_its_gateway_is_cut_off(own_server: PrivateServer, tmp_path: Path) -> None:
+    """Its own connection stands: it is not green meanwhile, and shows what was traded once Redis is back."""
+    async with deployed(own_server, tmp_path) as made, shown(f"{made.app_url}/?user={USER}") as page:
+        state, trades = page.locator("#state"), page.locator("#trades")
+        await expect(trades).to_contain_text("trades")
+        count = int(await trades.get_attribute("data-count") or 0)
+        own_server.kill()
+        await expect(state).to_have_text("away", timeout=PATIENCE_MS)
+        await bought(made)
+        own_server.restart()
+        await expect(state).to_have_text("open", timeout=PATIENCE_MS)
+        await expect(trades).to_have_text(f"{count + 1} trades", timeout=PATIENCE_MS)
+
+
 async def test_figures_that_cannot_be_had_are_said_to_be_old(own_server: PrivateServer, tmp_path: Path) -> None:
     """The message came, the application does not answer: the page says so, asks again, and shows the trade at last."""
     async with deployed(own_server, tmp_path) as made, shown(f"{made.app_url}/?user={USER}") as page:

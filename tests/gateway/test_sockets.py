@@ -14,6 +14,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from cachebus import Link
+from cachebus.private_server import PrivateServer
+from cachebus.testing import FaultProxy
 from gateway import websocket
 from tests.gateway.site import COOKIE, Site, hear
 from tests.waiting import until
@@ -111,6 +113,29 @@ async def test_an_unknown_id_is_said_to_be_unknown(site: Site) -> None:
         async with site.socket("user:42", last=last) as opened:
             welcome = await hear(opened)
             assert (welcome["data"]["recovered"], welcome["id"]) == (False, newest)
+
+
+async def test_who_is_connected_is_told_when_the_gateway_is_cut_off(own_server: PrivateServer) -> None:
+    """Away; then back, and what was missed, all on the same connection."""
+    async with (
+        FaultProxy(own_server.port) as proxy,
+        Link(proxy.url) as link,
+        Link(own_server.url) as elsewhere,
+        Site(link).running() as site,
+    ):
+        other = Site(elsewhere)
+        async with site.socket("user:42") as opened, site.socket("user:42") as second:
+            for each in (opened, second):
+                await hear(each, "gateway.welcome")
+            proxy.black_hole()
+            for each in (opened, second):
+                await hear(each, "gateway.away")
+            missed = await other.broadcast("user:42", 3)
+            proxy.resume()
+            for each in (opened, second):
+                await hear(each, "gateway.back")
+                assert [(await hear(each))["id"] for _ in range(3)] == missed
+            assert site.gateway.hub.counts["reset"] == 0
 
 
 async def test_a_hole_in_the_feed_is_told_to_everyone(site: Site) -> None:
