@@ -30,7 +30,7 @@ def main(kills: int, seed: int, *, fence: bool) -> int:
     print(  # noqa: T201 - the report
         f"published {findings.published}, {findings.plain} of them plainly, "
         f"lost {findings.lost}, twice {findings.twice}, invented {findings.invented}, "
-        f"out of order {findings.disordered}, "
+        f"out of order {findings.disordered} (plain {findings.plain_disordered}), "
         f"not invalidated {findings.not_invalidated}, condemned and replayed {findings.condemned}"
     )
     for letter in findings.letters:

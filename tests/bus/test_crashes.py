@@ -38,4 +38,5 @@ def test_the_checker_names_what_is_lost_twice_invented_out_of_order_and_not_inva
     assert not check([0], [0], scopes, [letter]).sound
     condemned = check([0, 1, 2], [0, 2, 1], scopes, [letter._replace(kind="poison")])
     assert (condemned.condemned, condemned.sound) == ([1], True)
-    assert not check([PLAIN, PLAIN + 1], [PLAIN + 1, PLAIN], {f"t:n:{PLAIN}", f"t:n:{PLAIN + 1}"}, []).sound
+    plain = check([PLAIN, PLAIN + 1], [PLAIN + 1, PLAIN], {f"t:n:{PLAIN}", f"t:n:{PLAIN + 1}"}, [])
+    assert (plain.plain, plain.plain_disordered, plain.sound) == (2, 1, True)
