@@ -201,7 +201,10 @@ async def resync(wire: Wire, freshness: Freshness, ledger: str, clock: int, star
     """Begin anew at *clock*, read from the ledger before, with the ledger's newest scopes. One round trip."""
     reply: Sequence[bytes] = await wire.call("ZRANGE", ledger, 0, NEWEST - 1, "REV", "WITHSCORES")
     newest = {scope.decode(): int(score) for scope, score in zip(reply[::2], reply[1::2], strict=True)}
-    since = newest.get("@floor", clock) if len(newest) < NEWEST else min(newest.values())
+    if len(newest) == NEWEST:
+        since = min(newest.values())
+    else:  # all there are; unless this is another ledger by now, which does not know what the one before did
+        since = newest["@floor"] if newest.get("@start") == start else clock
     freshness.resync(clock, start, since, newest)
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from cachebus import Cache, CacheSettings, View
 from cachebus import ledger as ledger_module
-from cachebus.ledger import Ledger
+from cachebus.freshness import Freshness, Verdict
+from cachebus.ledger import Ledger, resync
 from cachebus.private_server import PrivateServer
 from tests.conftest import Connect
 from tests.waiting import until
@@ -86,6 +87,21 @@ async def test_a_cache_that_is_opened_again_remembers_nothing_of_how_fresh_thing
             assert await number(1) == now
         numbers[1] = now + 1
         await elsewhere.invalidate(tags=["numbers"])
+
+
+@pytest.mark.parametrize("start", [100, 700], ids=["the same ledger", "a later one"])
+async def test_scopes_of_a_ledger_that_began_meanwhile_are_not_taken_for_all(start: int) -> None:
+    """Clock of one ledger, scopes of the next: what the first one knew is asked about, not taken for untouched."""
+    freshness = Freshness()
+    later = {"@clock": 700, "@start": start, "k:a": 650, "@floor": 0}
+
+    class Replaced:
+        async def call(self, *_: object) -> list[bytes]:
+            return [part for scope, clock in later.items() for part in (scope.encode(), b"%d" % clock)]
+
+    await resync(Replaced(), freshness, "ledger", 600, 100)  # type: ignore[arg-type] # as far as it is asked
+    assert freshness.verdict(500, ["k:a"]) is Verdict.INVALID
+    assert freshness.verdict(500, ["k:b"]) is (Verdict.VALID if start == 100 else Verdict.ASK)
 
 
 async def heard(view: View[..., int]) -> None:
