@@ -43,6 +43,8 @@ CAREFUL_EVENTS = 2 * ENOUGH_EVENTS
 """A dead owner had at most two batches in hand: one being committed, one being handled."""
 MOST_DEATHS = 2
 """So many marked deaths, and an event is a poison."""
+CERTAIN_DEATHS = 4
+"""So many owners are not all cut off: the verdict waits for none of them, else one that dies waiting adds one more."""
 
 
 class Committed(NamedTuple):
@@ -347,7 +349,7 @@ class Consumer:
 
     async def _deaths(self, name: str, others: int) -> int:
         """Return how many died with *name* in hand: before a verdict, those who live can take their marks back."""
-        if others < MOST_DEATHS:
+        if not MOST_DEATHS <= others < CERTAIN_DEATHS:
             return others
         await asyncio.sleep(self._shard.pardon_s)
         return await self._shard.mark(name)

@@ -385,6 +385,20 @@ async def test_a_verdict_waits_for_owners_that_live_to_take_their_marks_back(
     assert await DeadLetters(link).count() == 0
 
 
+async def test_a_verdict_waits_for_nobody_after_many_deaths(
+    link: Link, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Owners that were killed while they waited to pass it: the next one passes it at once, and goes on."""
+    monkeypatch.setattr(Shard, "pardon_s", 3600.0)
+    (name, _) = await add(link, "numbers", number(1), number(2))
+    for worker in ("first", "second", "waited", "waited-too"):
+        await mark_and_go(link, worker, name)
+    async with running(Consumer(link, [echo], worker="successor")):
+        await until(lambda: has(link, [2]))
+    (letter,) = await DeadLetters(link).list(10)
+    assert (letter.kind, letter.payload) == ("poison", number(1))
+
+
 async def mark_and_go(link: Link, worker: str, name: bytes) -> Shard:
     """Take the shard, mark *name*, and be heard of no more."""
     await link.store.call("DEL", link.names.bus("lease", "0"))
