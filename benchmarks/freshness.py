@@ -23,13 +23,14 @@ import redis.asyncio
 
 from benchmarks.report import Report
 from cachebus import Cache
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 
 KEYS = 20
 READERS = 3
 CALLERS = 20
 SECONDS = 10.0
 INVALIDATIONS_A_SECOND = 100
+READY = "ready"
 GRACE_S = 0.05
 LIBRARIES = ("cachebus", "cashews", "aiocache")
 
@@ -82,11 +83,14 @@ async def database(url: str, longest_ms: int, stack: AsyncExitStack) -> tuple[re
 
 
 async def read(library: str, url: str, longest_ms: int) -> None:
-    """Be one reader process: print when each read began, its key, and what it brought."""
+    """Be one reader process: begin when told to; print when each read began, its key, and what it brought."""
     seen: list[tuple[float, int, int]] = []
     async with AsyncExitStack() as stack:
         _, load = await database(url, longest_ms, stack)
         cache = await contender(library, url, load, stack)
+        await cache.get(0)
+        print(READY, flush=True)
+        sys.stdin.readline()
         ends = time.monotonic() + SECONDS
 
         async def caller() -> None:
@@ -116,12 +120,25 @@ async def write(library: str, url: str) -> list[list[tuple[float, int]]]:
 
 
 def measure(library: str, longest_ms: int) -> tuple[int, list[float]]:
-    """Run one library; return the number of reads, and for each stale one how long before it the value was gone, s."""
+    """Run one library; return the number of reads, and for each stale one how long before it the value was gone, s.
+
+    Only reads that begin while the writer is at work count: on a busy machine processes do not end together.
+    """
     with PrivateServer.start("appendonly no") as server:
         command = [sys.executable, "-m", "benchmarks.freshness", library, server.url, str(longest_ms)]
-        readers = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(READERS)]
+        pipe = subprocess.PIPE
+        readers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(READERS)]
+        for reader in readers:
+            assert reader.stdout is not None
+            assert reader.stdout.readline() == f"{READY}\n", "a reader did not come up"
+        for reader in readers:
+            assert reader.stdin is not None
+            reader.stdin.write("\n")
+            reader.stdin.flush()
         done = asyncio.run(write(library, server.url))
         reads = [read for reader in readers for read in json.loads(reader.communicate()[0])]
+    worked = [at for each in done for at, _ in each]
+    reads = [read for read in reads if min(worked) <= read[0] <= max(worked)]
     stale = []
     for began, key, value in reads:
         newest = bisect_right(done[key], (began - GRACE_S, sys.maxsize)) - 1
@@ -133,7 +150,7 @@ def measure(library: str, longest_ms: int) -> tuple[int, list[float]]:
 
 def main() -> None:
     """Run all and write `.data/benchmarks/freshness.json`."""
-    report = Report("freshness")
+    report = Report("freshness", "Stale reads")
     for longest_ms in (10, 200):
         for library in LIBRARIES:
             reads, stale = measure(library, longest_ms)

@@ -22,12 +22,12 @@ from sqlalchemy import MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from benchmarks.report import Report
-from cachebus import Link
-from cachebus import relay as relay_module
-from cachebus.bus import Bus
-from cachebus.outbox import Outbox
-from cachebus.private_server import PrivateServer
-from cachebus.relay import Relay
+from cachebus import Client
+from cachebus.bus.publisher import Bus
+from cachebus.integrations.sqlalchemy import relay as relay_module
+from cachebus.integrations.sqlalchemy.outbox import Outbox
+from cachebus.integrations.sqlalchemy.relay import Relay
+from cachebus.testing.server import PrivateServer
 
 ROWS = 1_000 if os.environ.get("QUICK") else 10_000
 AT_ONCE = relay_module.AT_ONCE
@@ -113,10 +113,10 @@ async def at_work(relay: Relay) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def latencies(engine: AsyncEngine, outbox: Outbox, link: Link) -> list[float]:
+async def latencies(engine: AsyncEngine, outbox: Outbox, client: Client) -> list[float]:
     """Return milliseconds from COMMIT until plain listeners of the channel hear the event, one at a time."""
-    relay, heard, found = Relay(outbox, Bus(link)), asyncio.Event(), []
-    await link.subscriptions.subscribe("trade:updates", lambda _channel, _payload: heard.set())
+    relay, heard, found = Relay(outbox, Bus(client)), asyncio.Event(), []
+    await client.subscriptions.subscribe("trade:updates", lambda _channel, _payload: heard.set())
     async with at_work(relay):
         while not relay.listening:  # noqa: ASYNC110 - nor when it listens
             await asyncio.sleep(0.01)
@@ -139,15 +139,15 @@ async def measure(name: str, database: str, redis: str, report: Report) -> None:
         if engine.dialect.name == "sqlite":
             await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         await connection.run_sync(metadata.create_all)
-    async with Link(redis) as link:
+    async with Client(redis) as client:
         seconds = await fill(engine, outbox, AT_ONCE)  # warm
-        await empty(Timed(outbox, Bus(link)), AT_ONCE)
+        await empty(Timed(outbox, Bus(client)), AT_ONCE)
         for batch in BATCHES:
             relay_module.AT_ONCE = batch
             runs, written, spent = [], [], Counter[str]()
             for _ in range(ROUNDS):
                 written.append(await fill(engine, outbox, ROWS))
-                relay = Timed(outbox, Bus(link))
+                relay = Timed(outbox, Bus(client))
                 runs.append(await empty(relay, ROWS))
                 spent.update(relay.spent)
             seconds = statistics.median(runs)
@@ -156,12 +156,12 @@ async def measure(name: str, database: str, redis: str, report: Report) -> None:
         relay_module.AT_ONCE = AT_ONCE
         report.add(f"{name}, INSERT, 100 a transaction", ROWS / statistics.median(written), "events/s")
         if engine.dialect.name == "postgresql":
-            parts = statistics.quantiles(await latencies(engine, outbox, link), n=100)
+            parts = statistics.quantiles(await latencies(engine, outbox, client), n=100)
             report.add(f"{name}, COMMIT → heard, p50", parts[49], "ms", f"{ALONE} events, one at a time, LISTEN")
             report.add(f"{name}, COMMIT → heard, p99", parts[98], "ms")
         began = time.perf_counter()
         for number in range(ROWS // 10):
-            await Bus(link).publish("trade:updates", {"user_id": number, "action": "new_trade"})
+            await Bus(client).publish("trade:updates", {"user_id": number, "action": "new_trade"})
         report.add("publish alone, one at a time", ROWS / 10 / (time.perf_counter() - began), "events/s")
     await engine.dispose()
 

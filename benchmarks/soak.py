@@ -37,7 +37,7 @@ import redis.asyncio
 
 from benchmarks.report import Report
 from benchmarks.traffic import TRADES, USERS
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 from tests.conftest import kept_without_ttl
 from tradesense.database import Database
 from tradesense.seed import seed
@@ -56,7 +56,7 @@ WORDS = {
     "fds": "process_open_fds",
     "handled": "bus_events_total",
     "waiting": "bus_waiting",
-    "blocks": "python_allocated_blocks",
+    "blocks": "worker_allocated_blocks",
     "cached": "cache_memory_entries",
     "cached_bytes": "cache_memory_bytes",
 }
@@ -99,13 +99,13 @@ def resident(pid: int) -> tuple[float, float]:
 
 
 def metrics(port: int) -> Counter[str]:
-    """Return the worker's metrics by name, summed over labels."""
+    """Return the worker's metrics by name without the prefix, summed over labels."""
     values: Counter[str] = Counter()
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as page:
         for line in page.read().decode().splitlines():
             if not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
-                values[name.partition("{")[0]] += float(value)  # type: ignore[assignment]  # counts and seconds alike
+                values[name.partition("{")[0].removeprefix("cachebus_")] += float(value)  # type: ignore[assignment]  # counts and seconds alike
     return values
 
 

@@ -21,7 +21,7 @@ import redis.asyncio
 
 from benchmarks.report import Report
 from cachebus import Cache
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 
 PROCESSES = 8
 CALLERS = 50
@@ -55,7 +55,7 @@ async def reader(library: str, url: str, load: Load, stack: AsyncExitStack) -> L
 async def call(library: str, url: str) -> None:
     """Be one process: connect, say so, wait for the start, call; print when the last caller was answered."""
     async with AsyncExitStack() as stack:
-        client = redis.asyncio.Redis.from_url(url)
+        client = redis.asyncio.Redis.from_url(url, socket_timeout=None)  # the others may take long to be ready
         stack.push_async_callback(client.aclose)
 
         async def load(key: int) -> int:
@@ -82,7 +82,7 @@ async def release(url: str) -> None:
 
 def main() -> None:
     """Run all and write `.data/benchmarks/stampede.json`."""
-    report = Report("stampede")
+    report = Report("stampede", "A cold key and everybody at once")
     for library in LIBRARIES:
         with PrivateServer.start("appendonly no") as server:
             command = [sys.executable, "-m", "benchmarks.stampede", library, server.url]

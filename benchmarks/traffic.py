@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cachebus import Link
-from cachebus.bus import Bus
+from cachebus import Client
+from cachebus.bus.publisher import Bus
 from tradesense import views
 from tradesense.database import database
 from tradesense.events import MarketEvent, SettingsEvent, TradeEvent
@@ -47,8 +47,8 @@ def event(draw: random.Random) -> tuple[str, TradeEvent | SettingsEvent | Market
 async def publish(seconds: float, rate: float) -> None:
     """Publish at *rate*; what an outage held up is made up for. Prints how many were accepted."""
     draw, sent = random.Random(1), 0  # noqa: S311 - the same events every time
-    async with Link(os.environ["REDIS_URL"]) as link:
-        bus, began = Bus(link), time.monotonic()
+    async with Client(os.environ["REDIS_URL"]) as client:
+        bus, began = Bus(client), time.monotonic()
         while (passed := time.monotonic() - began) < seconds:
             due = [event(draw) for _ in range(min(2_000, int(passed * rate) - sent))]
             await asyncio.gather(*[bus.publish(channel, body, key=key) for channel, body, key in due])
@@ -88,7 +88,7 @@ async def read(seconds: float, rate: float) -> None:
 
 def traced_worker(folder: Path) -> int:
     """Be a worker whose allocations are traced: SIGUSR2 writes a snapshot into *folder*."""
-    from worker.__main__ import main as work  # noqa: PLC0415 - the others do without
+    from cachebus.worker.cli import main as work  # noqa: PLC0415 - the others do without
 
     def dump(*_: object) -> None:
         tracemalloc.take_snapshot().dump(str(folder / f"{len(list(folder.glob('*.snapshot')))}.snapshot"))

@@ -2,7 +2,10 @@
 
 CacheBusError
 ├── ConfigurationError            a setting, template or policy that cannot work; names the field and the fix
+│   └── CannotStart               all that is wrong with a program's settings, one line each
 ├── NotCacheable                  a value that must not or cannot be stored
+├── NotANumber                    an atomic value that cannot be counted; nothing was changed
+├── LoadCycle                     a load that reads its own key; it would wait for itself
 ├── ServerError                   the server answered, or failed to
 │   ├── Unavailable               no connection, or it was lost; nobody knows whether the command ran
 │   │   └── ServerTimeout         no answer in time
@@ -16,12 +19,14 @@ CacheBusError
 │   └── CommandRefused            any other error reply
 ├── PublishRefused                an event that was not accepted; nothing was stored
 │   └── StreamFull                for now: so many wait already
+├── NotDelayed                    no event waits under this id: published, cancelled, or never delayed
 ├── LockError
 │   ├── LockNotAcquired           somebody else held it for all of `blocking_timeout`
 │   ├── LockLost                  the lease ended, or was taken, before the body did
 │   ├── LockUnavailable           the server cannot be asked who holds it
 │   ├── AlreadyHeld               the holder asked again; it would wait for itself
 │   └── StaleToken                a guarded write came after that of a later holder; it was refused
+├── RecordingUnderWay             reads are being recorded already, for somebody else
 ├── RateLimited                   a call beyond a rate limit; it did not run
 └── SessionError
     ├── SessionsUnavailable       the store cannot be asked; nobody was logged out
@@ -31,10 +36,7 @@ CacheBusError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cachebus.limits import RateLimitResult
+from collections.abc import Iterable, Sequence
 
 
 class CacheBusError(Exception):
@@ -45,8 +47,32 @@ class ConfigurationError(CacheBusError, ValueError):
     """A setting, template or policy cannot work. The message names the field and the fix."""
 
 
+class CannotStart(ConfigurationError):
+    """A program cannot start. `problems` has a line for each: the setting, its value, what is wrong, the fix."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
 class NotCacheable(CacheBusError, TypeError):
     """The value must not be stored (secrets, balances, live prices) or cannot be encoded."""
+
+
+class NotANumber(CacheBusError, ValueError):
+    """What is stored under a key, or the sum, is no whole number of 64 bits. Nothing was changed."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"key: {key!r} holds no whole number, or the sum has more than 64 bits; nothing was changed")
+        self.key = key
+
+
+class LoadCycle(CacheBusError, RecursionError):
+    """A load reads its own key, directly or through other views. `chain` is the keys, each read by the one before."""
+
+    def __init__(self, chain: Sequence[str]) -> None:
+        super().__init__(f"{chain[0]}: the load reads its own key and would wait for itself: {' → '.join(chain)}")
+        self.chain = tuple(chain)
 
 
 class ServerError(CacheBusError):
@@ -116,6 +142,14 @@ class StreamFull(PublishRefused):
         self.max_events = max_events
 
 
+class NotDelayed(CacheBusError):
+    """No event waits under this id: it was published by now, was cancelled already, or was never delayed."""
+
+    def __init__(self, id: str) -> None:  # noqa: A002 - the field's own name
+        super().__init__(f"id: no event waits under {id!r}: it was published, cancelled, or never delayed")
+        self.id = id
+
+
 class LockError(CacheBusError):
     """Something about a distributed lock. `name` is the lock's."""
 
@@ -145,13 +179,28 @@ class StaleToken(LockError):
 
 
 class RateLimited(CacheBusError):
-    """A call was refused by a rate limit and did not run. `result` is the decision."""
+    """A call was refused by a rate limit and did not run.
 
-    def __init__(self, result: RateLimitResult) -> None:
-        rule = result.policy
-        wait = "it can never pass" if result.retry_after is None else f"try again in {result.retry_after:.3f} s"
-        super().__init__(f"rate limit {rule.name!r}: more than {rule.limit} in {rule.window_ms / 1000:g} s; {wait}")
-        self.result = result
+    `name`, `limit` and `window` (seconds) are the limit's. `retry_after` is the time in seconds until the call can
+    pass; None when it costs more than the limit and never will.
+    """
+
+    def __init__(self, name: str, *, limit: int, window: float, retry_after: float | None) -> None:
+        wait = "it can never pass" if retry_after is None else f"try again in {retry_after:.3f} s"
+        super().__init__(f"rate limit {name!r}: more than {limit} in {window:g} s; {wait}")
+        self.name = name
+        self.limit = limit
+        self.window = window
+        self.retry_after = retry_after
+
+
+class RecordingUnderWay(CacheBusError):
+    """Reads are being recorded already; one recording runs at a time in a deployment. `asked_by` says for whom."""
+
+    def __init__(self, asked_by: str, left_s: float) -> None:
+        super().__init__(f"{asked_by} is recording for another {left_s:.0f} s; wait for that, or stop it there")
+        self.asked_by = asked_by
+        self.left_s = left_s
 
 
 class SessionError(CacheBusError):

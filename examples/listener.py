@@ -12,9 +12,9 @@ import json
 import os
 import signal
 
-from cachebus.feed import Feed
-from cachebus.link import Link
-from worker.settings import Settings
+from cachebus import Client
+from cachebus.bus.feed import Feed
+from cachebus.worker.settings import WorkerSettings
 
 
 class Listener:
@@ -39,12 +39,17 @@ async def main() -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    settings = Settings.from_environment(os.environ).cache
+    settings = WorkerSettings.from_environment(os.environ).cache
     if settings.url is None:
         raise SystemExit("REDIS_URL: set it to the server whose feed is to be followed")
     listener = Listener()
-    async with Link(settings.url, store_url=settings.store_url, namespace=settings.namespace) as link:
-        following = asyncio.create_task(listener.follow(Feed(link)))
+    async with Client(
+        settings.url,
+        store_url=settings.store_url,
+        namespace=settings.namespace,
+        credentials=settings.credentials_source(),
+    ) as client:
+        following = asyncio.create_task(listener.follow(Feed(client)))
         while not stop.is_set():
             print(listener.line(), flush=True)
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The whole system on one machine: server, database with real prices, worker, applications, a listener, a live status.
+"""The whole system on one machine: server, database with real prices, worker, gateway, applications, a live status.
 
 `python -m examples.run` until Ctrl-C; `--demo` for a while, then a verdict and an exit code.
 """
@@ -8,223 +8,201 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
+import shlex
 import signal
-import socket
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
 from sqlalchemy import func, select
 
 from cachebus import Cache, ServerError
-from cachebus.backlog import backlog
-from cachebus.embedded import EmbeddedServer
-from cachebus.roster import workers
-from cachebus.scheduler import Scheduler
-from examples.board import Board, ms, percentile
+from cachebus.bus.backlog import backlog
+from cachebus.monitoring.page import one_use_code
+from cachebus.monitoring.workers import workers
+from cachebus.redis.embedded.embedded import EmbeddedServer
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.worker.commands.state.stats import Stats
+from cachebus.worker.loading import load
+from cachebus.worker.settings import WorkerSettings
+from examples.figures import Figures, percentile
+from examples.processes import LOG, Process, Site
+from examples.screen import Screen, ms
 from tradesense.database import database
 from tradesense.seed import seed
 from tradesense.tables import outbox
-from worker.commands.stats import Stats
-from worker.loading import load
-from worker.settings import Settings
+from worker.__main__ import TRADESENSE
 
-LOG = Path(".data/worker.log")
 APPS = ("app-a", "app-b")
-GATEWAY_PORT = 8080
-WORKER_PORT = 8081
-APP_PORT = 8000
-TRY = '{"user_id": 7, "action": "new_trade"}'
+APP_PORT, GATEWAY_PORT, WORKER_PORT = 8000, 8080, 8081
+TRADE = '{"user_id": 7, "action": "new_trade"}'
+PYTHON = os.path.relpath(sys.executable)
 SHOW_S = 1.0
-AGAIN_S = 1.0
-"""A process that died is started again after this long."""
 DEMO_S = 20.0
+DAY_S = 86_400
 SETTLE_S = 8.0
 """After the demo's traffic ends, what is under way may take this long."""
 WANTED_HIT_RATE = 0.8
 
-Said = Callable[[dict[str, Any]], None]
-"""Called with each line of JSON a process prints."""
 
-
-class Process:
-    """A child process of ours, started again when it dies, stopped with us."""
-
-    def __init__(self, name: str, arguments: tuple[str, ...], environment: dict[str, str], said: Said | None) -> None:
-        self.name = name
-        self.restarts = 0
-        self._arguments = arguments
-        self._environment = {**os.environ, **environment}
-        self._said = said
-        self._stopping = False
-        self._child: asyncio.subprocess.Process | None = None
-        self._keeper = asyncio.create_task(self._keep())
-
-    async def stop(self, patience_s: float = 12.0) -> int:
-        """Ask it to stop, insist if it does not; returns its exit code."""
-        self._stopping = True
-        if self._child is not None and self._child.returncode is None:
-            self._child.send_signal(signal.SIGTERM)
-        done, _ = await asyncio.wait([self._keeper], timeout=patience_s)
-        if not done and self._child is not None:
-            self._child.kill()
-            await self._keeper
-        return -1 if self._child is None or self._child.returncode is None else self._child.returncode
-
-    async def _keep(self) -> None:
-        while not self._stopping:
-            log = LOG.open("ab") if self._said is None else None  # noqa: ASYNC230 - a local file, opened once
-            self._child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *self._arguments,
-                env=self._environment,
-                stdout=log or asyncio.subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C is ours to pass on
-                limit=1 << 20,
-            )
-            if log is not None:
-                log.close()
-            print(f"{self.name:<10} pid {self._child.pid}", flush=True)
-            if self._said is not None and self._child.stdout is not None:
-                async for line in self._child.stdout:
-                    with contextlib.suppress(ValueError):
-                        self._said(json.loads(line))
-            await self._child.wait()
-            if not self._stopping:
-                self.restarts += 1
-                await asyncio.sleep(AGAIN_S)
-
-
-async def set_up() -> None:
+async def set_up(console: Console) -> None:
     """Fill the database on the first run, with progress."""
-
-    def progress(what: str, share: float) -> None:
-        if sys.stdout.isatty():
-            print(
-                f"\r  setting up: {what:<9} {share:4.0%}",
-                end="\n" if share >= 1 and what == "ready" else "",
-                flush=True,
-            )
-
-    done = await seed(progress=progress)
-    print(f"database   {done.users:,} users, {done.trades:,} trades, {done.bars:,} real daily prices", flush=True)
+    columns = (TextColumn("database     {task.description}"), BarColumn(30), TextColumn("{task.percentage:3.0f} %"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        task = bars.add_task("users", total=1.0)
+        done = await seed(progress=lambda what, share: bars.update(task, description=what, completed=share))
+    console.print(f"database     {done.users:,} users, {done.trades:,} trades, {done.bars:,} real daily prices")
     await database.close()
 
 
-async def watch(cache: Cache, board: Board, settings: Settings) -> None:
+async def watch(cache: Cache, screen: Screen, settings: WorkerSettings) -> None:
     """Look at the worker's side each second, as `python -m worker stats` does."""
-    scheduler = Scheduler(cache.link, load(settings.application).jobs)
+    figures, scheduler = screen.figures, Scheduler(cache.client, load(settings.application).jobs)
     while True:
         with contextlib.suppress(ServerError):
-            waits = await backlog(cache.link, settings.bus.shards)
-            if board.stats is None:
-                board.dead_before = waits.dead_letters
-            board.stats = Stats(await workers(cache.link), waits, await scheduler.status())
-            board.now_us = cache.link.now_us()
-        board.show()
+            waits = await backlog(cache.client, settings.bus.shards)
+            if figures.stats is None:
+                figures.dead_before = waits.dead_letters
+            figures.stats = Stats(await workers(cache.client), waits, await scheduler.status())
+            figures.now_us = cache.client.now_us()
+        screen.update()
         await asyncio.sleep(SHOW_S)
+
+
+class System:
+    """Every process of the example, on the server at *url*."""
+
+    def __init__(self, url: str, screen: Screen) -> None:
+        environment = {"REDIS_URL": url, "LOG_FORMAT": "json"}
+        relay = {"OUTBOX": "tradesense.tables:outbox"}
+        figures, told = screen.figures, screen.say
+        self._screen = screen
+        # First what people look at first.
+        page = ("-m", "uvicorn", "tradesense.web.app:app", "--fd", "{fd}", "--log-level", "warning")
+        self.page = Site("page", APP_PORT, page, environment, told)
+        gateway = {**environment, "GATEWAY_DRAIN": "100ms"}
+        self.gateway = Site("gateway", GATEWAY_PORT, ("-m", "gateway"), gateway, told)
+        # Neither has begun yet: a child starts when this process next waits, in the order they are named here.
+        self.page.environment["GATEWAY_URL"] = f"http://localhost:{self.gateway.port}/"
+        self.gateway.environment["GATEWAY_ORIGINS"] = f"http://localhost:{self.page.port}"
+        self.worker = Site("worker", WORKER_PORT, ("-m", "worker"), {**environment, **relay}, told)
+        self.apps = [Process(name, ("-m", "examples.traffic", name), environment, figures.hear, told) for name in APPS]
+        self.listener = Process("listener", ("-m", "examples.listener"), environment, figures.hear_listener, told)
+
+    @property
+    def processes(self) -> list[Process]:
+        """All of them."""
+        return [self.worker, *self.apps, self.listener, self.page, self.gateway]
+
+    async def announce(self, screen: Screen, cache: Cache) -> None:
+        """Show each link once what it leads to listens, the dashboard's first; one to a live page signs in, once."""
+
+        async def link(what: str, site: Site, path: str) -> None:
+            if await site.answers():
+                where = f"http://localhost:{site.port}{path}"
+                screen.links.append((what, where))
+                if not screen.drawn:
+                    screen.say(f"{what:<12} {where}")
+
+        await link("dashboard", self.page, "/#user=7")
+        await asyncio.gather(
+            link("live page", self.gateway, f"/#enter={await one_use_code(cache.client, lasts_s=DAY_S)}"),
+            link("with jobs", self.worker, f"/#enter={await one_use_code(cache.client, lasts_s=DAY_S)}"),
+        )
+
+    async def stop(self) -> int:
+        """End the traffic, wait until what it caused is done, then stop the rest; returns the worker's exit code."""
+        await asyncio.gather(*[self._stop(app) for app in self.apps])
+        await self._drain()
+        others = (self.listener, self.page, self.gateway)
+        code, *_ = await asyncio.gather(self._stop(self.worker), *[self._stop(each) for each in others])
+        return code
+
+    async def _drain(self) -> None:
+        """Wait until the worker has published what lies in the outbox, and handled what was published."""
+        figures, ends = self._screen.figures, time.monotonic() + SETTLE_S
+        while self.worker.alive and time.monotonic() < ends:
+            async with database.reading() as connection:
+                figures.unsent = await connection.scalar(select(func.count()).select_from(outbox.table)) or 0
+            await asyncio.sleep(SHOW_S)
+            if not figures.unsent and figures.waiting == 0:
+                break
+            self._screen.say(f"waiting      {figures.waiting} events to be handled, {figures.unsent} in the outbox")
+        await database.close()
+
+    async def _stop(self, process: Process) -> int:
+        code = await process.stop()
+        self._screen.say(
+            f"stopped      {process.name}" + (f", exit code {code}" if code not in (0, -signal.SIGTERM) else "")
+        )
+        return code
 
 
 async def run(seconds: float | None) -> int:
     """Run everything for so long, or until Ctrl-C."""
+    console = Console(highlight=False, markup=False)
     stop = asyncio.Event()
+    system: System | None = None
+
+    def asked() -> None:
+        if stop.is_set():  # the second time: at once
+            console.print("killing what still runs")
+            for process in system.processes if system is not None else ():
+                process.kill()
+        stop.set()
+
     for sign in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-    await set_up()
-    settings = Settings.from_environment(os.environ)
+        asyncio.get_running_loop().add_signal_handler(sign, asked)
+    await set_up(console)
+    settings = WorkerSettings.from_environment({**TRADESENSE, **os.environ})
     server = None
     url = settings.cache.url
     if url is None:
         server = await asyncio.to_thread(EmbeddedServer.start)
         url = server.url
-        print(f"server     embedded {server.kind} {server.version} at {url}", flush=True)
-    LOG.parent.mkdir(exist_ok=True)
-    board = Board()
-    environment = {"REDIS_URL": url, "LOG_FORMAT": "json"}
-    pages = open_port(WORKER_PORT)
-    of_worker = {"PORT": str(pages), "HOST": "127.0.0.1", "OUTBOX": "tradesense.tables:outbox"}
-    worker = Process("worker", ("-m", "worker"), {**environment, **of_worker}, None)
-    apps = [Process(name, ("-m", "examples.traffic", name), environment, board.hear) for name in APPS]
-    listener = Process("listener", ("-m", "examples.listener"), environment, board.hear_listener)
-    web = serve_browsers(environment)
-    print(f"jobs       http://localhost:{pages}/   the live page of the worker, with its schedules")
-    print(f"log        {LOG}")
-    print(f"try        redis-cli -u {url} PUBLISH trade:updates '{TRY}'\n", flush=True)
+        console.print(f"server       embedded {server.kind} {server.version} at {url}")
+    figures = Figures()
+    screen = Screen(figures, console)
+    console.print(f"log          {LOG}")
+    command = f"{PYTHON} -m worker publish trade:updates {shlex.quote(TRADE)}"
+    console.print(f"try          {command}", soft_wrap=True)
+    system = System(url, screen)
     code = -1
     try:
         async with Cache(url) as cache:
-            watching = asyncio.create_task(watch(cache, board, settings))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), seconds)
-            await asyncio.gather(*[app.stop() for app in apps])
-            await drained(board)
-            await listener.stop()
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            watching = [
+                asyncio.create_task(each) for each in (watch(cache, screen, settings), system.announce(screen, cache))
+            ]
+            with screen.shown():
+                await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=seconds)
+            screen.say("stopping     applications, then the worker once it is done; Ctrl-C again kills")
+            code = await system.stop()
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
     finally:
-        code = await worker.stop()
-        await asyncio.gather(*[process.stop() for process in (*apps, listener, *web)])
+        await asyncio.gather(*[process.stop() for process in system.processes])
         if server is not None:
             await asyncio.to_thread(server.stop)
-    return verdict(board, code) if seconds is not None else 0
+    return verdict(figures, code) if seconds is not None else 0
 
 
-def serve_browsers(environment: dict[str, str]) -> list[Process]:
-    """Start the gateway and the application with a page, and say where they are."""
-    gateway, app = open_port(GATEWAY_PORT), open_port(APP_PORT)
-    gateway_url, app_url = f"http://localhost:{gateway}/", f"http://localhost:{app}"
-    settings = {"PORT": str(gateway), "HOST": "127.0.0.1", "GATEWAY_ORIGINS": app_url, "GATEWAY_COOKIE": "sid"}
-    settings["GATEWAY_DRAIN"] = "100ms"
-    command = ("-m", "uvicorn", "examples.fastapi_app.app:app", "--port", str(app), "--log-level", "warning")
-    print(f"live page  {gateway_url}")
-    print(f"portfolio  {app_url}/?user=7   changes by itself when user 7 trades")
-    return [
-        Process("gateway", ("-m", "gateway"), {**environment, **settings}, None),
-        Process("web", command, {**environment, "GATEWAY_URL": gateway_url}, None),
-    ]
-
-
-def open_port(wanted: int) -> int:
-    """Return *wanted*, or some other port where somebody else has it."""
-    for port in (wanted, 0):
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)) as found:
-            return int(found.getsockname()[1])
-    return wanted
-
-
-async def drained(board: Board) -> None:
-    """Wait until the worker has published what lies in the outbox, and handled what was published."""
-    ends = time.monotonic() + SETTLE_S
-    while time.monotonic() < ends:
-        async with database.reading() as connection:
-            board.unsent = await connection.scalar(select(func.count()).select_from(outbox.table)) or 0
-        await asyncio.sleep(SHOW_S)
-        waiting = 0 if board.stats is None else sum(shard.waiting for shard in board.stats.backlog.shards)
-        if not board.unsent and board.stats is not None and not waiting:
-            break
-    await database.close()
-
-
-def verdict(board: Board, worker_code: int) -> int:
+def verdict(figures: Figures, worker_code: int) -> int:
     """Say whether everything that must hold did; 0 if so."""
-    waiting = -1 if board.stats is None else sum(shard.waiting for shard in board.stats.backlog.shards)
-    dead = -1 if board.stats is None else board.stats.backlog.dead_letters - board.dead_before
+    waiting, dead = figures.waiting, figures.dead_letters
     checks = {
-        f"events were published ({board.published}, {board.total('outbox')} by outbox)": board.total("published") > 0,
-        f"every event left the outbox ({board.unsent} wait)": board.unsent == 0,
-        f"every event was handled ({waiting} wait, {dead} dead letters)": waiting == 0 and dead == 0,
-        f"every broadcast arrived ({board.total('missing')} missing)": board.total("missing") == 0,
-        f"the feed has no hole ({board.broadcasts} broadcasts followed)": board.holes == 0 < board.broadcasts,
-        f"no read was stale ({board.total('stale')} of {board.total('reads'):,})": board.total("stale") == 0,
-        f"hit rate {board.hit_rate:.1%} is above {WANTED_HIT_RATE:.0%}": board.hit_rate > WANTED_HIT_RATE,
+        f"events were published ({figures.published}, {figures.total('outbox')} by outbox)": figures.published > 0,
+        f"every event left the outbox ({figures.unsent} wait)": figures.unsent == 0,
+        f"every event was handled ({waiting} wait, {dead} dead letters)": waiting == dead == 0,
+        f"every broadcast arrived ({figures.total('missing')} missing)": figures.total("missing") == 0,
+        f"the feed has no hole ({figures.broadcasts} broadcasts followed)": figures.holes == 0 < figures.broadcasts,
+        f"no read was stale ({figures.total('stale')} of {figures.total('reads'):,})": figures.total("stale") == 0,
+        f"hit rate {figures.hit_rate:.1%} is above {WANTED_HIT_RATE:.0%}": figures.hit_rate > WANTED_HIT_RATE,
         f"the worker drained and left with code {worker_code}": worker_code == 0,
     }
-    print(f"\nevent -> fresh: p50 {ms(percentile(board.fresh, 0.5))}, p95 {ms(percentile(board.fresh, 0.95))}")
+    print(f"\nevent to fresh: p50 {ms(percentile(figures.fresh, 0.5))}, p95 {ms(percentile(figures.fresh, 0.95))}")
     for what, holds in checks.items():
         print(f"{'ok  ' if holds else 'FAIL'} {what}")
     return 0 if all(checks.values()) else 1

@@ -15,9 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from cachebus.bus import Bus
-from cachebus.errors import ServerError
-from cachebus.link import Link
+from cachebus import Bus, Client, ServerError
 from tradesense import recording
 from tradesense.database import database
 from tradesense.events import SettingsEvent, TradeEvent
@@ -62,7 +60,7 @@ class Counts:
         """From the commit of somebody's event to reading the new value here."""
 
     def line(self, name: str) -> str:
-        """Return all of it as JSON; the latencies begin anew."""
+        """Return all of it as JSON; the latencies start empty."""
         stats = cache.stats()
         said = {
             **{field: value for field, value in vars(self).items() if isinstance(value, int)},
@@ -82,15 +80,15 @@ class Counts:
 class App:
     """One process of an application."""
 
-    def __init__(self, name: str, link: Link) -> None:
+    def __init__(self, name: str, client: Client) -> None:
         self.name = name
         self.counts = Counts()
-        self._link = link
-        self._bus = Bus(link)
+        self._client = client
+        self._bus = Bus(client)
         self._draw = random.Random(name)  # noqa: S311 - users look at random, nothing is secret
         self._awaited: dict[int, asyncio.Future[int]] = {}
         self._early: dict[int, int] = {}
-        self._seen = link.names.bus("example", "seen")
+        self._seen = client.names.bus("example", "seen")
 
     # -- people who look --------------------------------------------------------------------------------------------
 
@@ -143,8 +141,8 @@ class App:
         await self._expect(user, count, clock)
         if not by_outbox:  # that one goes out when the relay looks: each second, on SQLite
             self.counts.fresh_ms.append((time.perf_counter() - started) * 1000)
-        await self._link.store.call("HSET", self._seen, user, f"{clock}:{count}")
-        await self._link.store.call("EXPIRE", self._seen, 3600)
+        await self._client.store.call("HSET", self._seen, user, f"{clock}:{count}")
+        await self._client.store.call("EXPIRE", self._seen, 3600)
 
     async def _publish(self, event: TradeEvent) -> None:
         """Mostly through the bus; now and then as any program with a Redis client would.
@@ -152,7 +150,8 @@ class App:
         A plain message that nobody listens to is gone, and PUBLISH says so: then the bus, which keeps it.
         """
         message = {"user_id": event.user_id, "action": event.action, "trade_id": event.trade_id}
-        if self._draw.random() < PLAIN and await self._link.store.call("PUBLISH", "trade:updates", json.dumps(message)):
+        plain = self._draw.random() < PLAIN
+        if plain and await self._client.store.call("PUBLISH", "trade:updates", json.dumps(message)):
             self.counts.plain += 1
         else:
             await self._bus.publish("trade:updates", event, key=f"user:{event.user_id}")
@@ -170,7 +169,7 @@ class App:
         """A broadcast came: the browsers of this process would read again."""
         self.counts.heard += 1
         message = json.loads(payload)
-        clock = int(message["fresh_after"])
+        clock = str(message["fresh_after"])
         data = message["data"]
         waiting = self._awaited.get((data or {}).get("trade_id") or 0)
         if waiting is not None and not waiting.done():
@@ -182,19 +181,19 @@ class App:
             task = asyncio.create_task(self._read_again(user, clock))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _read_again(self, user: int, clock: int) -> None:
+    async def _read_again(self, user: int, clock: str) -> None:
         with cache.reading(fresh_after=clock):
             await portfolio(user)
-        self.counts.elsewhere_ms.append((self._link.now_us() - clock) / 1000)
+        self.counts.elsewhere_ms.append((self._client.now_us() - int(clock.partition(".")[0])) / 1000)
 
     async def check(self) -> None:
         """Is what another process made sure of true here?"""
-        reply = await self._link.store.call("HRANDFIELD", self._seen, 1, "WITHVALUES")
+        reply = await self._client.store.call("HRANDFIELD", self._seen, 1, "WITHVALUES")
         if reply:
             clock, _, count = reply[1].decode().partition(":")
-            await self._expect(int(reply[0]), int(count), int(clock))
+            await self._expect(int(reply[0]), int(count), clock)
 
-    async def _expect(self, user: int, count: int, clock: int) -> None:
+    async def _expect(self, user: int, count: int, clock: str) -> None:
         with cache.reading(fresh_after=clock):
             summary = await portfolio(user)
         self.counts.reads += 1
@@ -217,8 +216,8 @@ async def main(name: str) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     async with cache:
-        app = App(name, cache.link)
-        await cache.link.subscriptions.subscribe("ws:*", app.heard, pattern=True)
+        app = App(name, cache.client)
+        await cache.client.subscriptions.subscribe("ws:*", app.heard, pattern=True)
         work = [(app.look, LOOK_S)] * READERS
         work += [(app.trade, TRADE_S), (app.change_settings, SETTINGS_S), (app.check, 0.5)]
         tasks = [asyncio.create_task(forever(what, pause, app.counts)) for what, pause in work]

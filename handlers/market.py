@@ -6,8 +6,7 @@ Twice is safe: invalidating again makes nothing older than it is, and a second b
 
 from __future__ import annotations
 
-from cachebus.effects import Broadcast, Effects, Invalidate
-from cachebus.handlers import on
+from cachebus import Broadcast, Effects, Invalidate, on
 from tradesense.events import MarketEvent
 
 

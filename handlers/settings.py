@@ -9,8 +9,7 @@ Twice is safe: invalidating again costs one more read of a row, and a second bro
 
 from __future__ import annotations
 
-from cachebus.effects import Broadcast, Effects, Invalidate
-from cachebus.handlers import on
+from cachebus import Broadcast, Effects, Invalidate, on
 from tradesense.events import SettingsEvent
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cachebus.schedules import every
-from cachebus.warming import Warm
+from cachebus import Warm, every
 from tradesense.views import cache
 
 

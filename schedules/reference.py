@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cachebus.schedules import daily, every
-from cachebus.warming import Warm
+from cachebus import Warm, daily, every
 from tradesense.views import reference_data
 
 

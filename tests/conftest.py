@@ -5,23 +5,36 @@ A suite with needs of its own overrides a fixture in its folder.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import cache as once
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
-from cachebus import Cache, CacheSettings, Link
-from cachebus.private_server import PrivateServer
+from cachebus import Cache, CacheSettings, Client
 from cachebus.testing import FaultProxy
+from cachebus.testing.server import PrivateServer
+
+if TYPE_CHECKING:
+    from playwright.async_api import Browser
 
 ARCHITECTURE = Path(__file__).parents[1] / "ARCHITECTURE.md"
 ROW = re.compile(r"^\| (?P<names>`.*?) \|[^|]*\| (?P<ttl>[^|]*) \|", re.MULTILINE)
 Connect = Callable[..., Awaitable[Cache]]
 """`await connect()` is a connected cache; each is like another process of the same deployment."""
+
+
+def pytest_configure() -> None:
+    """Have programs that tests start hear Ctrl-C, also where the run itself was started in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +67,7 @@ def kept_without_ttl() -> list[re.Pattern[str]]:
     """Return patterns of the names that ARCHITECTURE.md lets live for ever."""
     rows = [row for row in ROW.finditer(ARCHITECTURE.read_text()) if row["ttl"].startswith("none")]
     names = [name for row in rows for name in re.findall(r"`([^`]+)`", row["names"])]
-    assert "{ns}:ledger" in names
+    assert "{ns}:ledger:2" in names
     return [re.compile(re.sub(r"<\w+>|…", ".*", re.escape(name))) for name in names]
 
 
@@ -77,9 +90,9 @@ async def cache(connect: Connect) -> Cache:
 
 
 @pytest.fixture
-async def link(server: PrivateServer, namespace: str) -> AsyncIterator[Link]:
-    """A connected link, without a cache."""
-    async with Link(server.url, namespace=namespace) as connected:
+async def client(server: PrivateServer, namespace: str) -> AsyncIterator[Client]:
+    """A connected client, without a cache."""
+    async with Client(server.url, namespace=namespace) as connected:
         yield connected
 
 
@@ -88,3 +101,30 @@ async def proxy(server: PrivateServer) -> AsyncIterator[FaultProxy]:
     """The same server, behind a network that can fail."""
     async with FaultProxy(server.port) as between:
         yield between
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chrome() -> AsyncIterator[Browser]:
+    """One Chromium for all tests that look at pages, and one event loop for them."""
+    from tests.support.browsing import chromium  # noqa: PLC0415 - most tests need no browser
+
+    async with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    """Return a function that waits for a predicate to hold, generously."""
+
+    async def wait(fact: Callable[[], Any], what: str = "", deadline_s: float = 20.0) -> Any:
+        end = asyncio.get_running_loop().time() + deadline_s
+        while True:
+            found = fact()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return found
+            assert asyncio.get_running_loop().time() < end, what or "it did not happen in time"
+            await asyncio.sleep(0.005)
+
+    return wait

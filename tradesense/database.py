@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -139,3 +139,13 @@ def _engine(url: str) -> AsyncEngine:
 
 database = Database.from_env()
 """The application's database."""
+
+
+async def answers() -> None:
+    """Connect to the database and ask for an answer. Raises whatever its driver does when there is none."""
+    asked = Database.from_env()  # a connection of its own: those in the pool may have been there before
+    try:
+        async with asked.reading() as connection:
+            await connection.execute(text("SELECT 1"))
+    finally:
+        await asked.close()

@@ -1,8 +1,7 @@
 """Real daily prices, March 2000 to March 2013: AAPL, FB, GOOG, IBM, MSFT, 12,154 bars.
 
-Source: the `bokeh_sampledata` package. Its code is under BSD-3-Clause; the prices in it (from release 2026.1 on) are
-Quandl's WIKI Prices, which Quandl put into the public domain, supplied as they are. GOOG is the share that has been
-called GOOGL since 2014.
+They lie in `data/prices.csv.gz`; `data/README.md` says where they come from. GOOG is the share that has been called
+GOOGL since 2014.
 
 Prices are as quoted on the day: nothing is adjusted, so a trade at a bar's price is a trade as it could have been made.
 The three splits in the series are of 2000, 2003 and 2005; from `TRADABLE_FROM` on there is none, and shares keep their
@@ -11,8 +10,12 @@ number. Dividends are not part of the figures.
 
 from __future__ import annotations
 
+import csv
 import datetime
+import gzip
+import io
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -44,23 +47,12 @@ def instrument_rows() -> list[dict[str, Any]]:
 
 
 def bar_rows() -> Iterator[dict[str, Any]]:
-    """Yield the rows of `bars`, by symbol and day. Raises: ModuleNotFoundError naming the extra to install."""
-    try:
-        from bokeh_sampledata import stocks  # noqa: PLC0415 - an extra, needed once, when the database is set up
-    except ModuleNotFoundError as missing:
-        raise ModuleNotFoundError(
-            "the price data are missing: install the extra `sample` (bokeh_sampledata)"
-        ) from missing
-    for symbol in INSTRUMENTS:
-        series = getattr(stocks, symbol)
-        names = ("date", "open", "high", "low", "close", "volume")
-        for day, opened, high, low, close, volume in zip(*(series[name] for name in names), strict=True):
-            yield {
-                "symbol": symbol,
-                "day": datetime.date.fromisoformat(day),
-                "open": opened,
-                "high": high,
-                "low": low,
-                "close": close,
-                "volume": volume,
-            }
+    """Yield the rows of `bars`, by symbol and day."""
+    packed = (files("tradesense") / "data" / "prices.csv.gz").read_bytes()
+    for row in csv.DictReader(io.StringIO(gzip.decompress(packed).decode())):
+        yield {
+            "symbol": row["symbol"],
+            "day": datetime.date.fromisoformat(row["day"]),
+            **{name: float(row[name]) for name in ("open", "high", "low", "close")},
+            "volume": int(row["volume"]),
+        }

@@ -10,7 +10,7 @@ from sqlalchemy import Select, func, select
 
 from tradesense import performance, risk
 from tradesense.database import database
-from tradesense.indicators import indicators
+from tradesense.indicators import indicator_series, indicators
 from tradesense.market import trading_day
 from tradesense.results import (
     Bar,
@@ -18,7 +18,9 @@ from tradesense.results import (
     Grouping,
     Instrument,
     MarketData,
+    Person,
     PortfolioSummary,
+    PriceHistory,
     Profile,
     ReferenceData,
     Risk,
@@ -35,6 +37,11 @@ INDICATOR_BARS = 260
 """Bars that indicators are computed from: a year, after which what a moving average began with has faded."""
 SHOWN_BARS = 30
 """Bars that market data carry."""
+CHART_BARS = 504
+"""Bars of a chart: two years."""
+LARGEST_ID = 2**63 - 1
+NEWEST_TRADES = 12
+"""Trades that a page lists."""
 
 
 class NotFound(LookupError):
@@ -50,16 +57,36 @@ async def rows(query: Select[Any]) -> Sequence[Any]:
 
 async def trades_of(user_id: int) -> list[Trade]:
     """Return a user's trades in order of time."""
+    return await _trades(_of_user(user_id).order_by(trades.c.at, trades.c.id))
+
+
+async def newest_trades(user_id: int, limit: int = NEWEST_TRADES) -> list[Trade]:
+    """Return what a user recorded last, newest first. For pages that list executions, which are never cached."""
+    return await _trades(_of_user(user_id).order_by(trades.c.id.desc()).limit(limit))
+
+
+def _of_user(user_id: int) -> Select[Any]:
     t = trades.c
-    query = (
-        select(t.id, t.symbol, t.side, t.quantity, t.price_cents, t.fee_cents, t.at)
-        .where(t.user_id == user_id)
-        .order_by(t.at, t.id)
-    )
+    columns = (t.id, t.symbol, t.side, t.quantity, t.price_cents, t.fee_cents, t.at)
+    return select(*columns).where(t.user_id == user_id)
+
+
+async def _trades(query: Select[Any]) -> list[Trade]:
     return [
         Trade(id_, symbol, Side(side), quantity, price_cents, fee_cents, at)
         for id_, symbol, side, quantity, price_cents, fee_cents, at in await rows(query)
     ]
+
+
+async def people(named: str, limit: int) -> list[Person]:
+    """Return who has this number, and whose name contains this text; without one the first of all."""
+    u = users.c
+    query = select(u.id, u.name, u.joined).order_by(u.id).limit(limit)
+    if named.isdecimal():
+        query = query.where(u.id == min(int(named), LARGEST_ID))
+    elif named:
+        query = query.where(u.name.icontains(named, autoescape=True))
+    return [Person(*row) for row in await rows(query)]
 
 
 async def last_closes() -> dict[str, float]:
@@ -97,18 +124,30 @@ async def risk_of(user_id: int, risk_free_rate: float) -> Risk:
 
 async def market_data(symbol: str) -> MarketData:
     """Return the last bars of a symbol with its indicators. Raises: NotFound."""
+    series = await bars_of(symbol, INDICATOR_BARS)
+    change = series[-1].close / series[-2].close - 1 if len(series) > 1 else 0.0
+    return MarketData(symbol, series[-SHOWN_BARS:], change, indicators(series))
+
+
+async def price_history(symbol: str) -> PriceHistory:
+    """Return what a chart of a symbol shows. Raises: NotFound."""
+    series = await bars_of(symbol, CHART_BARS + INDICATOR_BARS)
+    return PriceHistory(symbol, series[-CHART_BARS:], indicator_series(series, CHART_BARS))
+
+
+async def bars_of(symbol: str, last: int) -> tuple[Bar, ...]:
+    """Return the *last* so many bars of a symbol, in order. Raises: NotFound."""
     b = bars.c
     query = (
         select(b.day, b.open, b.high, b.low, b.close, b.volume)
         .where(b.symbol == symbol)
         .order_by(b.day.desc())
-        .limit(INDICATOR_BARS)
+        .limit(last)
     )
     series = tuple(Bar(*row) for row in reversed(await rows(query)))
     if not series:
         raise NotFound(f"symbol: {symbol!r} is not traded here")
-    change = series[-1].close / series[-2].close - 1 if len(series) > 1 else 0.0
-    return MarketData(symbol, series[-SHOWN_BARS:], change, indicators(series))
+    return series
 
 
 async def user_profile(user_id: int) -> Profile:

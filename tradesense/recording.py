@@ -5,6 +5,8 @@ recorded is a `ValueError` that names the field and says what it may be.
 
 With `announce=True` the event is written in the same transaction, and a worker with `OUTBOX=tradesense.tables:outbox`
 publishes it: a trade without its event, or an event without its trade, cannot be. Without it the caller publishes.
+A caller may do both, to be quicker than a relay that polls: `announce` is then the id under which it publishes as well,
+and the bus takes an id once.
 """
 
 from __future__ import annotations
@@ -20,10 +22,13 @@ from sqlalchemy import Column, Delete, Update, delete, func, insert, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tradesense.database import database
-from tradesense.events import SETTINGS, SettingName, TradeAction, TradeEvent
+from tradesense.events import SETTINGS, SettingName, SettingsEvent, TradeAction, TradeEvent
 from tradesense.market import EXCHANGE, TRADABLE_FROM
 from tradesense.results import Bar, CostBasis, Grouping, Side
-from tradesense.tables import bars, instruments, outbox, settings, trades, users
+from tradesense.tables import bars, imports, instruments, outbox, settings, trades, users
+
+Announce = bool | str
+"""Whether the transaction holds the event; a text is the event's id."""
 
 Dollars = decimal.Decimal | float | str
 """An amount as people write it: `"430.25"`, `Decimal("430.25")`, `430.25`. At most two decimals."""
@@ -31,6 +36,8 @@ Dollars = decimal.Decimal | float | str
 MOST_SHARES = 1_000_000
 MOST_CENTS = 100_000_000
 """One million dollars: no share costs more, and sums stay far below what JSON numbers hold exactly."""
+ROWS_AT_ONCE = 500
+"""Trades of an import that are written between two reports of its progress."""
 TOLERATED_AHEAD = datetime.timedelta(minutes=5)
 """How far another machine's clock may be ahead of ours."""
 
@@ -46,6 +53,15 @@ class Order(msgspec.Struct, frozen=True):
     at: datetime.datetime | None = None
 
 
+class AlreadyImported(ValueError):
+    """An import of this name was recorded before: `trades` of them, at `at`. Nothing was changed."""
+
+    def __init__(self, trades: int, at: datetime.datetime) -> None:
+        self.trades = trades
+        self.at = at
+        super().__init__(f"imported before, at {at:%Y-%m-%d %H:%M} UTC: {trades:,} trades; nothing was changed")
+
+
 async def record_trade(  # noqa: PLR0913 - the columns of a trade, as one says them
     user_id: int,
     symbol: str,
@@ -55,31 +71,45 @@ async def record_trade(  # noqa: PLR0913 - the columns of a trade, as one says t
     *,
     fee: Dollars = "1.00",
     at: datetime.datetime | None = None,
-    announce: bool = False,
+    announce: Announce = False,
 ) -> int:
     """Record a trade; returns its id. A sale of more than is held is a short sale. Raises: ValueError."""
-    rows = [_row(user_id, Order(symbol, side, quantity, price, fee, at))]
+    rows = [trade_row(user_id, Order(symbol, side, quantity, price, fee, at))]
     async with database.writing() as connection:
         (trade_id,) = await _add(connection, user_id, rows)
-        if announce:
-            await _announce(connection, TradeEvent(user_id, "new_trade", trade_id, symbol))
+        await _announce(connection, "trade:updates", TradeEvent(user_id, "new_trade", trade_id, symbol), announce)
     return trade_id
 
 
-async def import_trades(user_id: int, orders: Iterable[Order], *, announce: bool = False) -> list[int]:
-    """Record many trades of a user, all or none; returns their ids, in order. Raises: ValueError."""
-    rows = [_row(user_id, order) for order in orders]
+async def import_trades(
+    user_id: int,
+    orders: Iterable[Order],
+    *,
+    once: str | None = None,
+    announce: Announce = False,
+    progress: Callable[[int], None] = lambda _written: None,
+) -> list[int]:
+    """Record many trades of a user, all or none; returns their ids, in order.
+
+    *once* names the import, 64 characters at most: a second one of that name is refused. *progress* is called with how
+    many are written so far; they are there when this returns. Raises: AlreadyImported, ValueError.
+    """
+    rows = [trade_row(user_id, order) for order in orders]
     if not rows:
         raise ValueError("orders: nothing to import; give at least one")
+    added: list[int] = []
     async with database.writing() as connection:
-        added = await _add(connection, user_id, rows)
-        if announce:
-            await _announce(connection, TradeEvent(user_id, "import_completed"))
+        if once is not None:
+            await _import_once(connection, user_id, once, len(rows))
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            added += await _add(connection, user_id, rows[begin : begin + ROWS_AT_ONCE])
+            progress(len(added))
+        await _announce(connection, "trade:updates", TradeEvent(user_id, "import_completed"), announce)
     return added
 
 
 async def correct_trade(
-    trade_id: int, *, quantity: int | None = None, price: Dollars | None = None, announce: bool = False
+    trade_id: int, *, quantity: int | None = None, price: Dollars | None = None, announce: Announce = False
 ) -> bool:
     """Change what was recorded of a trade; False where there is none. Raises: ValueError."""
     changes: dict[str, int] = {}
@@ -91,14 +121,14 @@ async def correct_trade(
         raise ValueError("quantity, price: nothing to correct; give one of them")
     async with database.writing() as connection:
         corrected = update(trades).where(trades.c.id == trade_id).values(**changes)
-        return await _change(connection, corrected, "updated_trade" if announce else None)
+        return await _change(connection, corrected, "updated_trade", announce)
 
 
-async def delete_trade(trade_id: int, *, announce: bool = False) -> bool:
+async def delete_trade(trade_id: int, *, announce: Announce = False) -> bool:
     """Delete a trade; False where there was none."""
     async with database.writing() as connection:
         deleted = delete(trades).where(trades.c.id == trade_id)
-        return await _change(connection, deleted, "deleted_trade" if announce else None)
+        return await _change(connection, deleted, "deleted_trade", announce)
 
 
 async def count_trades(user_id: int) -> int:
@@ -108,7 +138,7 @@ async def count_trades(user_id: int) -> int:
         return int(await connection.scalar(query) or 0)
 
 
-async def change_settings(user_id: int, **changes: Any) -> None:
+async def change_settings(user_id: int, *, announce: Announce = False, **changes: Any) -> None:
     """Change some of a user's settings (`SettingName`). Raises: ValueError naming the setting and what it may be."""
     if not changes:
         raise ValueError(f"changes: name a setting; there are {', '.join(SETTINGS)}")
@@ -122,6 +152,8 @@ async def change_settings(user_id: int, **changes: Any) -> None:
         done = await connection.execute(update(settings).where(settings.c.user_id == user_id).values(**changes))
         if not done.rowcount:
             raise ValueError(f"user_id: {user_id} does not exist")
+        changed = tuple(name for name in SETTINGS if name in changes)
+        await _announce(connection, "settings:updates", SettingsEvent(user_id, changed), announce)
 
 
 async def append_bar(symbol: str, bar: Bar) -> None:
@@ -172,21 +204,39 @@ async def _add(connection: AsyncConnection, user_id: int, rows: list[dict[str, A
     return list(await connection.scalars(added, rows))
 
 
-async def _change(connection: AsyncConnection, change: Update | Delete, action: TradeAction | None) -> bool:
+async def _import_once(connection: AsyncConnection, user_id: int, name: str, count: int) -> None:
+    """Note an import. Raises: AlreadyImported."""
+    this = (imports.c.user_id == user_id) & (imports.c.digest == name)
+    before = (await connection.execute(select(imports.c.trades, imports.c.at).where(this))).one_or_none()
+    if before is not None:
+        raise AlreadyImported(before.trades, before.at)
+    await _require(connection, "user_id", user_id, users.c.id)
+    now = datetime.datetime.now(datetime.UTC)
+    await connection.execute(insert(imports).values(user_id=user_id, digest=name, trades=count, at=now))
+
+
+async def _change(
+    connection: AsyncConnection, change: Update | Delete, action: TradeAction, announce: Announce
+) -> bool:
     """Execute the change of one trade, and announce it as *action*; False where there is no such trade."""
     row = (await connection.execute(change.returning(trades.c.user_id, trades.c.id, trades.c.symbol))).one_or_none()
-    if row is not None and action is not None:
-        await _announce(connection, TradeEvent(row.user_id, action, row.id, row.symbol))
+    if row is not None:
+        event = TradeEvent(row.user_id, action, row.id, row.symbol)
+        await _announce(connection, "trade:updates", event, announce)
     return row is not None
 
 
-async def _announce(connection: AsyncConnection, event: TradeEvent) -> None:
-    """Write the event in the transaction of *connection*; events of one user are published in their order."""
-    await connection.execute(outbox.insert("trade:updates", event, key=f"user:{event.user_id}"))
+async def _announce(
+    connection: AsyncConnection, channel: str, event: TradeEvent | SettingsEvent, announce: Announce
+) -> None:
+    """Write the event, if wanted, in the transaction of *connection*; those of one user are published in order."""
+    if announce:
+        name = announce if isinstance(announce, str) else None
+        await connection.execute(outbox.insert(channel, event, key=f"user:{event.user_id}", id=name))
 
 
-def _row(user_id: int, order: Order) -> dict[str, Any]:
-    """Return the row of an order. Raises: ValueError."""
+def trade_row(user_id: int, order: Order) -> dict[str, Any]:
+    """Return the row of an order, checked: what cannot be recorded is a ValueError that names the field."""
     if order.side not in set(Side):
         raise ValueError(f"side: {order.side!r} is neither 'buy' nor 'sell'")
     return {

@@ -158,6 +158,26 @@ class MarketData(msgspec.Struct, frozen=True):
     indicators: Indicators
 
 
+class IndicatorSeries(msgspec.Struct, frozen=True):
+    """Technical indicators at each bar of a chart; None where there were too few bars before it."""
+
+    sma_20: tuple[float | None, ...]
+    sma_50: tuple[float | None, ...]
+    bollinger_upper: tuple[float | None, ...]
+    bollinger_lower: tuple[float | None, ...]
+    rsi_14: tuple[float | None, ...]
+    macd: tuple[float | None, ...]
+    macd_signal: tuple[float | None, ...]
+
+
+class PriceHistory(msgspec.Struct, frozen=True):
+    """Two years of a symbol as a chart shows them: a row a day in `bars`, the same days in `indicators`."""
+
+    symbol: str
+    bars: tuple[Bar, ...]
+    indicators: IndicatorSeries
+
+
 class Profile(msgspec.Struct, frozen=True):
     """What others may see of a user."""
 
@@ -165,6 +185,14 @@ class Profile(msgspec.Struct, frozen=True):
     name: str
     joined: datetime.date
     trades: int
+
+
+class Person(msgspec.Struct, frozen=True):
+    """A user as the list of those who may sign in shows it."""
+
+    user_id: int
+    name: str
+    joined: datetime.date
 
 
 class UserSettings(msgspec.Struct, frozen=True):

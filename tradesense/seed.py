@@ -31,6 +31,7 @@ BUSY_FEW = 1.7
 FEE_CENTS = 100
 OPENS = datetime.time(9, 30)
 OPEN_SECONDS = 390 * 60
+YOUNGER = (tables.outbox.table, tables.imports)
 SEEDING = 7353
 """PostgreSQL's advisory lock of whoever seeds; the number means nothing else."""
 
@@ -69,7 +70,7 @@ async def seed(
     async with db.writing() as connection:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SEEDING})
-        await connection.run_sync(tables.outbox.table.create, checkfirst=True)  # it is younger than some databases
+        await connection.run_sync(_add_younger_tables)
         if done := await _done(connection):
             return done
         return await _fill(connection, users, trades, bars, progress or (lambda _what, _share: None))
@@ -82,10 +83,17 @@ async def _done(connection: AsyncConnection) -> Seeded | None:
     return Seeded(rows["users"], rows["trades"], rows["bars"], fresh=False) if rows else None
 
 
+def _add_younger_tables(connection: Connection) -> None:
+    """Add the tables that some databases which were set up are older than."""
+    if inspect(connection).has_table(tables.seeded.name):
+        for table in YOUNGER:
+            table.create(connection, checkfirst=True)
+
+
 def _has_our_tables(connection: Connection) -> bool:
     """Return whether the tables are there. Raises: ValueError where they are not as we know them."""
     there = inspect(connection)
-    if not all(there.has_table(needed.name) for needed in (tables.seeded, tables.outbox.table)):
+    if not all(there.has_table(needed.name) for needed in (tables.seeded, *YOUNGER)):
         return False
     for table in tables.metadata.sorted_tables:
         columns = {column["name"] for column in there.get_columns(table.name)} if there.has_table(table.name) else set()

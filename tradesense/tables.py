@@ -21,7 +21,7 @@ from sqlalchemy import (
     TypeDecorator,
 )
 
-from cachebus.outbox import Outbox
+from cachebus.integrations.sqlalchemy.outbox import Outbox
 from tradesense.database import database
 
 metadata = MetaData()
@@ -108,6 +108,16 @@ trades = Table(
     # All that the statistics over everybody read: they never touch the table.
     Index("trades_of_symbol", "symbol", "user_id", "quantity", "price_cents"),
 )
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("user_id", ForeignKey("users.id"), primary_key=True),
+    Column("digest", String(64), primary_key=True),
+    Column("trades", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+)
+"""Files of trades that were imported, each in the transaction of its trades: the same file is never imported twice."""
 
 seeded = Table(
     "seeded",

@@ -8,6 +8,7 @@
 | user_profile      | 10 min | user:N, user:N:trades         | a trade of the user (it counts them)   |
 | user_settings     | 10 min | user:N, user:N:settings       | a change of the user's settings        |
 | market_data       | 1 min  | market:SYMBOL                 | a new bar of the symbol                |
+| price_history     | 1 min  | market:SYMBOL                 | a new bar of the symbol                |
 | statistics        | 5 min  | trades                        | any trade, at most every ten seconds   |
 | reference_data    | 1 h    | market                        | any new bar                            |
 
@@ -17,10 +18,11 @@
 | user:N:trades    | profile, portfolio, analytics, risk                | `trade:updates`               |
 | trades           | statistics                                         | `trade:updates`               |
 | user:N:settings  | settings                                           | `settings:updates`            |
-| market:SYMBOL    | market data                                        | `market:bars`                 |
+| market:SYMBOL    | market data, price history                         | `market:bars`                 |
 | market           | portfolio, risk, reference data: any symbol's bars | `market:bars`                 |
 
-Portfolios are critical: a schedule renews them before they expire, as long as somebody reads them.
+Portfolios are critical: a schedule renews them before they expire, as long as somebody reads them. Analytics and risk,
+the dearest figures, are loaded ahead for users who usually look at them next (`cachebus predict` says after what).
 
 What a user's settings shape (time zone, grouping, cost basis, risk-free rate) is part of the key: after a change of
 settings the old figures are still right for the old settings, and nothing but `user_settings` becomes old.
@@ -31,13 +33,15 @@ read the view for them; `with cache.reading(fresh_after=clock):` around such a c
 
 from __future__ import annotations
 
-from cachebus import Cache
+from cachebus import Cache, Policy
 from tradesense import queries
+from tradesense.never import NEVER_CACHED
 from tradesense.results import (
     CostBasis,
     Grouping,
     MarketData,
     PortfolioSummary,
+    PriceHistory,
     Profile,
     ReferenceData,
     Risk,
@@ -46,9 +50,10 @@ from tradesense.results import (
     UserSettings,
 )
 
-cache = Cache.from_env()
+cache = Cache.from_env(never=NEVER_CACHED)
 
 OF_USER = ["user:{user_id}", "user:{user_id}:trades"]
+AHEAD = Policy(predict=True)
 
 
 @cache.view("settings:{user_id}", ttl="10m", tags=["user:{user_id}", "user:{user_id}:settings"])
@@ -69,13 +74,19 @@ async def portfolio_summary(user_id: int, cost_basis: CostBasis) -> PortfolioSum
     return await queries.portfolio_summary(user_id, cost_basis)
 
 
-@cache.view("analytics:{user_id}:trades:{cost_basis}:{time_zone}:{grouping}", ttl="5m", stale="10m", tags=OF_USER)
+@cache.view(
+    "analytics:{user_id}:trades:{cost_basis}:{time_zone}:{grouping}",
+    ttl="5m",
+    stale="10m",
+    tags=OF_USER,
+    policy=AHEAD,
+)
 async def trade_analytics(user_id: int, cost_basis: CostBasis, time_zone: str, grouping: Grouping) -> TradeAnalytics:
     """How the user's closed trades went, in periods of the user's own calendar."""
     return await queries.trade_analytics(user_id, cost_basis, time_zone, grouping)
 
 
-@cache.view("analytics:{user_id}:risk:{risk_free_rate}", ttl="5m", stale="10m", tags=[*OF_USER, "market"])
+@cache.view("analytics:{user_id}:risk:{risk_free_rate}", ttl="5m", stale="10m", tags=[*OF_USER, "market"], policy=AHEAD)
 async def risk(user_id: int, risk_free_rate: float) -> Risk:
     """Equity curve, drawdown, volatility and Sharpe ratio of the user's portfolio."""
     return await queries.risk_of(user_id, risk_free_rate)
@@ -87,7 +98,13 @@ async def market_data(symbol: str) -> MarketData:
     return await queries.market_data(symbol)
 
 
-@cache.view("statistics:all", ttl="5m", stale="10m", settle="10s", tags=["trades"])
+@cache.view("market:{symbol}:history", ttl="1m", stale="5m", tags=["market:{symbol}"])
+async def price_history(symbol: str) -> PriceHistory:
+    """What a chart of a symbol shows: two years of bars, with technical indicators at each."""
+    return await queries.price_history(symbol)
+
+
+@cache.view("statistics:all", ttl="5m", stale="10m", tags=["trades"], policy=Policy(settle="10s"))
 async def statistics() -> Statistics:
     """Sums over all users' trades: every trade changes them, so they settle for ten seconds."""
     return await queries.statistics()

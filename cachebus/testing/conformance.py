@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from cachebus.cache import Cache
+from cachebus.cache.cache import Cache
 
 DEADLINE_S = 20.0
 """Only ever waited out by a test that fails."""
@@ -52,6 +52,14 @@ class CacheConformance:
             views, source = _views(here, there if self.shared else here)
             assert await asyncio.gather(*[view(1) for view in views for _ in range(20)]) == [1] * 40
             assert source.loads == 1
+
+    async def test_what_is_asked_in_one_moment_is_stored_for_others(self) -> None:
+        """Many keys at once, wherever a server keeps them: each is loaded once, and found by whoever asks next."""
+        async with self.new_cache() as here, self.new_cache() as there:
+            (mine, theirs), source = _views(here, there if self.shared else here)
+            assert await asyncio.gather(*[mine(n) for n in range(30)]) == [1] * 30
+            assert await asyncio.gather(*[theirs(n) for n in range(30)]) == [1] * 30
+            assert source.loads == 30
 
     async def test_every_way_to_invalidate_reaches_what_it_names_and_nothing_else(self) -> None:
         """Key, tag, prefix, pattern; user 12 is not user 1; then everything."""

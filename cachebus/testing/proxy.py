@@ -18,6 +18,7 @@ class FaultProxy:
     def __init__(self, port: int, host: str = "127.0.0.1") -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
+        self._accepting: set[asyncio.Task[object]] = set()
         self._pipes: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._dead: set[asyncio.StreamWriter] = set()
@@ -53,6 +54,10 @@ class FaultProxy:
         self._open.set()
         self.delay_s, self.drop_replies, self.refusing = 0.0, False, False
 
+    def move(self, port: int) -> None:
+        """Lead new connections to another server; present ones stay where they are."""
+        self._target = (self._target[0], port)
+
     def cut(self) -> None:
         """Reset every connection."""
         for writer in tuple(self._writers):
@@ -67,6 +72,9 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None  # noqa: S101 - entered
         self._server.close()
+        for accepting in tuple(self._accepting):
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
         self.cut()
         for pipe in tuple(self._pipes):
             pipe.cancel()
@@ -78,11 +86,16 @@ class FaultProxy:
         if self.refusing:
             back.transport.abort()
             return
+        accepting = asyncio.current_task()
+        assert accepting is not None  # noqa: S101 - asyncio makes one for each connection
+        self._accepting.add(accepting)
         try:
             server, forth = await asyncio.open_connection(*self._target)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             back.transport.abort()
             return
+        finally:
+            self._accepting.discard(accepting)
         for reader, writer, replies in ((client, forth, False), (server, back, True)):
             self._writers.add(writer)
             pipe = asyncio.ensure_future(self._pipe(reader, writer, replies=replies))

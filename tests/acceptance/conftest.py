@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 
 
 @pytest.fixture
@@ -22,6 +22,7 @@ def environment(redis: PrivateServer, tmp_path: Path) -> dict[str, str]:
     """What a platform sets for a worker of the shop."""
     return {
         "REDIS_URL": redis.url,
+        "RELEASE": "v42",
         "DATA_DIR": str(tmp_path / "data"),
         "HANDLERS": "shop.orders",
         "SCHEDULES": "shop.jobs",

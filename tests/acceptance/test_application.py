@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import WorkerProcess, ask, until
 
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import ROOT, WorkerProcess, ask, until
 from tradesense.database import Database
 from tradesense.seed import seed
 
@@ -42,16 +45,30 @@ def feed(redis: PrivateServer) -> list[dict[str, Any]]:
     return [json.loads(dict(zip(fields[::2], fields[1::2], strict=True))[b"record"]) for _, fields in records]
 
 
-def test_a_trade_is_broadcast_and_the_portfolio_computed(
+READ = """
+import asyncio
+from tradesense.results import CostBasis
+from tradesense.views import cache, portfolio_summary
+
+async def read() -> None:
+    async with cache:
+        await portfolio_summary(3, CostBasis.FIFO)
+
+asyncio.run(read())
+"""
+
+
+def test_a_trade_is_broadcast_and_the_portfolio_old(
     redis: PrivateServer, worker: WorkerProcess, tradesense: Environment
 ) -> None:
-    """The specification's plain message: the user's topic hears of it, and the portfolio lies there, computed anew."""
+    """The specification's plain message: the user's topic hears of it, and a portfolio that was read is old."""
+    subprocess.run([sys.executable, "-c", READ], cwd=ROOT, env={**os.environ, **tradesense}, check=True)
+    assert "state       valid" in ask(tradesense, "inspect", "portfolio:3:summary:fifo")[1]
     redis.ask("PUBLISH", "trade:updates", '{"user_id": 3, "action": "new_trade"}')
     until(lambda: feed(redis), "the broadcast")
     (record,) = feed(redis)
     assert (record["topic"], record["type"]) == ("user:3", "trade.new_trade")
-    until(lambda: ask(tradesense, "inspect", "portfolio:3:summary:fifo")[0] == 0, "the portfolio")
-    assert "state       valid" in ask(tradesense, "inspect", "portfolio:3:summary:fifo")[1]
+    assert "state       INVALID" in ask(tradesense, "inspect", "portfolio:3:summary:fifo")[1]
     assert worker.stop() == 0
 
 
@@ -81,9 +98,9 @@ def test_malformed_trades_are_dead_letters_that_name_the_field(
         redis.ask("PUBLISH", "trade:updates", payload)
     redis.ask("PUBLISH", "trade:updates", '{"user_id": 4, "action": "deleted_trade"}')
     until(lambda: feed(redis), "the good event")
-    code, said = ask(tradesense, "deadletter", "list")
+    code, said = ask(tradesense, "letters", "list")
     assert code == 0
-    reasons = list(reversed(said.splitlines()))  # the newest first
+    reasons = list(reversed(said.splitlines()[1:]))  # the newest first
     assert len(reasons) == len(bad)
     for expected, line in zip(bad.values(), reasons, strict=True):
         assert expected in line

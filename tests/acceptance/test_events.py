@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import WorkerProcess, ask, asynchronously, until
 from shop.views import total
 
 from cachebus import Cache, CacheSettings
-from cachebus.bus import Bus
-from cachebus.private_server import PrivateServer
+from cachebus.bus.publisher import Bus
+from cachebus.freshness.clock import parse_clock
+from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import WorkerProcess, ask, asynchronously, until
 
 Environment = dict[str, str]
 
@@ -52,7 +54,7 @@ def cache_of(redis: PrivateServer) -> Cache:
 async def publish(redis: PrivateServer, orders: range, channel: str = "orders") -> None:
     """Publish orders as an app does."""
     async with cache_of(redis) as cache:
-        bus = Bus(cache.link)
+        bus = Bus(cache.client)
         for number in orders:
             await bus.publish(channel, {"customer": 7, "number": number}, id=f"order-{channel}-{number}")
 
@@ -61,7 +63,7 @@ async def test_a_published_event_reaches_the_feed_and_the_channel(redis: Private
     """`publish()` ends as one record in the feed and one message on `ws:<topic>`, both saying what to read after."""
     heard: list[dict[str, Any]] = []
     async with cache_of(redis) as cache:
-        listening = await cache.link.subscriptions.subscribe(
+        listening = await cache.client.subscriptions.subscribe(
             "ws:user:*", lambda _channel, message: heard.append(json.loads(message)), pattern=True
         )
         await publish(redis, range(1))
@@ -70,7 +72,7 @@ async def test_a_published_event_reaches_the_feed_and_the_channel(redis: Private
     (record,) = feed(redis)
     assert heard == [record]
     assert (record["topic"], record["type"], record["data"]) == ("user:7", "order.placed", {"number": 0})
-    assert int(record["fresh_after"]) > 0
+    assert parse_clock(record["fresh_after"]) is not None
 
 
 async def test_a_plain_message_is_an_event(
@@ -92,14 +94,14 @@ async def test_what_a_reader_sees_after_the_event_is_new(
     """A view that a process has cached is new once the broadcast is out; the worker has loaded it, nobody else."""
     monkeypatch.setenv("SHOP_FOLDER", str(tmp_path))
     monkeypatch.setenv("REDIS_URL", redis.url)
-    async with total._cache:
+    async with total.host:
         (tmp_path / "total-7").write_text("1")
         assert await total(7) == 1
         (tmp_path / "total-7").write_text("2")
         assert await total(7) == 1
         await publish(redis, range(1))
         until(lambda: len(feed(redis)) == 1, "the broadcast")
-        assert await total(7, fresh_after=int(feed(redis)[0]["fresh_after"])) == 2
+        assert await total(7, fresh_after=feed(redis)[0]["fresh_after"]) == 2
         until(lambda: not redis.ask("ZCARD", "{cachebus}:refreshes"), "the refresh")
     loads = (tmp_path / "loads").read_text().splitlines()
     assert len(loads) <= 3
@@ -114,9 +116,9 @@ def test_bad_events_become_dead_letters_that_name_the_field(
         redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "orders", "payload", payload)
     assert ask(environment, "publish", "orders", '{"customer": 7, "number": 5}')[0] == 0
     until(lambda: numbers(redis) == [5], "the good event")
-    code, said = ask(environment, "deadletter", "list")
+    code, said = ask(environment, "letters", "list")
     assert code == 0
-    assert len(said.splitlines()) == len(bad)
+    assert len(said.splitlines()) == 1 + len(bad)
     for field in ("`$.customer`", "`$.action`", "`customer`"):
         assert field in said
 
@@ -124,28 +126,44 @@ def test_bad_events_become_dead_letters_that_name_the_field(
 def test_a_handler_that_fails_is_retried_then_buried_then_replayed(
     redis: PrivateServer, worker: WorkerProcess, environment: Environment
 ) -> None:
-    """Attempts are counted, the letter carries the traceback, and replay runs it again with all its attempts."""
+    """Attempts are counted, the letter carries the traceback; replay says that it failed again, under the same id.
+
+    Each attempt is one line of the log, which says where: process, release, and the shard's service.
+    """
     refused = '{"customer": 7, "number": 3, "action": "refused"}'
     assert ask(environment, "publish", "orders", refused)[0] == 0
     until(lambda: redis.ask("XLEN", "{cachebus}:deadletters"), "the dead letter")
     letter_id = redis.ask("XRANGE", "{cachebus}:deadletters", "-", "+")[0][0].decode()
-    code, said = ask(environment, "deadletter", "show", letter_id)
+    code, said = ask(environment, "letters", "show", letter_id)
     assert code == 0
     assert "order 3 cannot be taken" in said
     assert "2 attempts" in said
     assert refused in said
-    code, said = ask(environment, "deadletter", "replay", letter_id)
-    assert (code, said) == (0, "1 of 1 are handled again\n")
-    until(lambda: redis.ask("XRANGE", "{cachebus}:deadletters", "-", "+"), "the dead letter to come back")
-    assert ask(environment, "deadletter", "show", letter_id)[0] == 1
-    assert ask(environment, "deadletter", "purge", "--all") == (0, "1 forgotten\n")
-    assert ask(environment, "deadletter", "list") == (0, "")
+    code, said = ask(environment, "letters", "replay", letter_id)
+    assert (code, said) == (1, "1 of 1 letter put back: 1 failed again: ValueError: order 3 cannot be taken\n")
+    code, said = ask(environment, "letters", "show", letter_id)
+    assert code == 0
+    assert "4 attempts" in said
+    told = [line for line in worker.lines if "order 3 cannot be taken" in line["message"]]
+    assert [line["message"].partition(" of 2 at event")[0].partition(": event")[0] for line in told] == [
+        "shop.orders.placed.order_placed: attempt 1",
+        "dead-lettered (failed)",
+        "shop.orders.placed.order_placed: attempt 1",
+        "dead-lettered (failed)",
+    ]
+    places = {(line["process"].rpartition(".")[2], line["release"], line["service"]) for line in told}
+    assert places == {(str(worker.process.pid), "v42", "events 0")}
+    assert ask(environment, "letters", "purge", "--all") == (0, "1 of 1 letter deleted\n")
+    assert ask(environment, "letters", "list") == (0, "there is no dead letter\n")
 
 
 @pytest.mark.parametrize("bad", [("orders", "{"), ("ws:user:7", "{}"), ("two words", "{}")])
 def test_a_publication_that_cannot_be_is_refused(environment: Environment, bad: tuple[str, str]) -> None:
-    """No JSON, a broadcast's channel, a channel with a space: said at once, nothing is stored, exit code 1."""
+    """No JSON, a broadcast's channel, a channel with a space: nothing is stored; exit code 2, with --force 1."""
     code, said = ask(environment, "publish", *bad)
+    assert code == 2
+    assert said.startswith("python -m worker publish: ")
+    code, said = ask(environment, "publish", *bad, "--force")
     assert code == 1
     assert said.startswith("nothing was published: ")
 
@@ -212,7 +230,7 @@ async def test_a_drain_that_takes_too_long_hands_back(
         await publish(redis, range(3000, 3001), "slow-orders")
         until((tmp_path / "weighing-3000").exists, "the handler to begin")
         assert worker.stop() == 0
-        worker.said("drain budget is used up")
+        worker.said("drain budget exceeded")
     assert numbers(redis) == []
     with WorkerProcess(environment) as worker:
         until(lambda: numbers(redis), "the next worker to handle it")
@@ -233,7 +251,8 @@ async def test_tail_shows_what_is_asked_for(
         tail.signal(signal.SIGINT)
         assert tail.ended() == 0
         assert '"number":0' not in tail.text
-        assert all("user:7  order.placed" in line for line in tail.text.splitlines())
+        when = r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+        assert all(re.match(rf"{when}  user:7  order\.placed  ", line) for line in tail.text.splitlines())
     with WorkerProcess(environment, "tail", "--events", "--last", "1", "--topic", "orders", "--json") as tail:
         until(lambda: tail.text, "the last event")
         tail.signal(signal.SIGINT)
@@ -252,7 +271,7 @@ async def test_stats_count_what_is_there(redis: PrivateServer, worker: WorkerPro
     assert [entry["state"] for entry in stats["workers"]] == ["ready"]
     (shard,) = stats["backlog"]["shards"]
     assert (shard["stored"], shard["waiting"], shard["holder"]) == (5, 0, stats["workers"][0]["name"])
-    assert stats["backlog"]["feed"] == 5
+    assert (stats["backlog"]["feed"], stats["backlog"]["ledger"]) == (5, 2)  # a tag and a key
     code, said = ask(environment, "stats")
     assert code == 0
     assert "0 events wait" in said
@@ -265,7 +284,7 @@ async def test_two_shards_keep_order_by_key(redis: PrivateServer, environment: E
         first.said("worker started")
         second.said("worker started")
         async with cache_of(redis) as cache:
-            bus = Bus(cache.link, shards=2)
+            bus = Bus(cache.client, shards=2)
             for number in range(200):
                 await bus.publish("orders", {"customer": number % 5, "number": number}, key=str(number % 5))
         until(lambda: len(feed(redis)) >= 200, "all broadcasts")
@@ -285,7 +304,7 @@ def test_a_channel_that_must_be_signed_takes_nothing_else(redis: PrivateServer, 
         redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "orders", "payload", '{"customer": 7, "number": 1}')
         assert ask(environment, "publish", "orders", '{"customer": 7, "number": 2}')[0] == 0
         until(lambda: numbers(redis) == [2], "the signed event")
-        assert "signature: there is none" in ask(environment, "deadletter", "list")[1]
+        assert "signature: there is none" in ask(environment, "letters", "list")[1]
         assert worker.stop() == 0
         assert key not in worker.text
 

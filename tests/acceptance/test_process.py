@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from harness import WorkerProcess, ask, until
 
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import APPS, ROOT, WORKER, WorkerProcess, ask, until
 
 Environment = dict[str, str]
+GATEWAY = (sys.executable, "-m", "gateway")
 
 
 def test_a_bad_environment_is_refused_whole(environment: Environment) -> None:
@@ -38,8 +41,8 @@ def test_a_bad_application_is_refused_whole(environment: Environment) -> None:
     """Packages that are not there, or hold no cache, are listed together: exit code 2."""
     code, said = ask({**environment, "HANDLERS": "nowhere,shop.absent", "CACHE": "shop.views:total"})
     assert code == 2
-    assert "no package 'nowhere'" in said
-    assert "no package 'shop.absent'" in said
+    assert "no module 'nowhere'" in said
+    assert "no module 'shop.absent'" in said
     assert "'total' in shop.views is View, not a Cache" in said
 
 
@@ -49,16 +52,64 @@ def test_refused_credentials_are_said_once_and_end_it(environment: Environment, 
     wrong = environment["REDIS_URL"].replace("redis://", "redis://:wrong-password@")
     code, said = ask({**environment, "REDIS_URL": wrong})
     assert code == 2
-    assert "REDIS_URL: the server refuses these credentials" in said
+    assert "REDIS_URL: the server denies access (WRONGPASS" in said
     assert "wrong-password" not in said
 
 
-def test_a_taken_port_is_refused(environment: Environment) -> None:
-    """A health port somebody else has is exit code 2, not a crash loop."""
+@pytest.mark.parametrize("program", [WORKER, GATEWAY], ids=["worker", "gateway"])
+def test_a_taken_port_is_refused(environment: Environment, program: Sequence[str]) -> None:
+    """A port somebody else has is exit code 2 and one line, not a crash loop."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        code, said = ask({**environment, "HOST": "127.0.0.1", "PORT": str(taken.getsockname()[1])})
+        port = str(taken.getsockname()[1])
+        code, said = ask({**environment, "HOST": "127.0.0.1", "PORT": port}, program=program)
     assert code == 2
-    assert "PORT: " in said
+    assert f"PORT: {port} cannot be opened" in said
+    assert "Traceback" not in said
+
+
+def test_a_gateway_says_where_it_listens(environment: Environment) -> None:
+    """As soon as it does: whoever reads the line can connect."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        environment |= {"HOST": "127.0.0.1", "PORT": str(free.getsockname()[1])}
+    with WorkerProcess(environment, program=GATEWAY) as gateway:
+        line = gateway.said("gateway listening")
+        assert (line["address"], str(line["port"])) == ("127.0.0.1", environment["PORT"])
+        assert reachable(environment)
+        assert gateway.stop() == 0
+
+
+HOSTILE = """
+import asyncio
+from cachebus import on
+
+
+@on("deaf", dict, timeout="50ms", retries=0)
+async def deaf(event):
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+
+@on("fatal", dict)
+def fatal(event):
+    raise KeyboardInterrupt
+"""
+
+
+def test_a_process_that_breaks_ends_also_with_a_task_that_does_not(
+    environment: Environment, redis: PrivateServer, tmp_path: Path
+) -> None:
+    """Its event loop is stopped, a handler swallows its cancellation: the platform gets an exit code."""
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    path = f"{ROOT}:{APPS}:{tmp_path}"
+    with WorkerProcess({**environment, "HANDLERS": "hostile", "PYTHONPATH": path, "DRAIN_BUDGET": "1s"}) as worker:
+        worker.said("worker ready")
+        redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "deaf", "payload", "{}")
+        until(lambda: redis.ask("XLEN", "{cachebus}:deadletters"), "the one that is left behind")
+        redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "fatal", "payload", "{}")
+        assert worker.ended() == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -103,12 +154,12 @@ def test_redis_absent_at_start_is_waited_for(environment: Environment, redis: Pr
     redis.kill()
     with WorkerProcess(environment) as worker:
         worker.said("worker started")
-        until(lambda: "waiting (redis is away)" in ask(environment, "check")[1], "the worker to wait")
+        until(lambda: "waiting (redis unavailable)" in ask(environment, "check")[1], "the worker to wait")
         assert ask(environment, "check")[0] == 0
         assert ask(environment, "check", "--ready")[0] == 1
         redis.restart()
         until(lambda: ask(environment, "check", "--ready")[0] == 0, "the worker to be ready")
-        assert len([line for line in worker.lines if line["message"].startswith("redis is away")]) == 1
+        assert len([line for line in worker.lines if line["message"].startswith("redis unavailable")]) == 1
         assert worker.stop() == 0
 
 
@@ -120,7 +171,7 @@ def test_a_server_that_hangs_up_is_not_stormed(environment: Environment) -> None
         with WorkerProcess({**environment, "REDIS_URL": f"redis://127.0.0.1:{other.getsockname()[1]}/0"}) as worker:
             until(lambda: len(tried) == 6, "six attempts")
             assert worker.stop() == 0
-            assert len([line for line in worker.lines if line["message"].startswith("redis is away")]) == 1
+            assert len([line for line in worker.lines if line["message"].startswith("redis unavailable")]) == 1
     assert tried[5] - tried[0] > 4.0
 
 
@@ -140,12 +191,12 @@ def test_redis_restarted_under_it_is_survived(environment: Environment, redis: P
     with WorkerProcess(environment) as worker:
         worker.said("worker started")
         redis.kill()
-        worker.said("redis is away")
+        worker.said("redis unavailable")
         redis.restart()
-        worker.said("redis is back")
+        worker.said("redis available again")
         until(lambda: ask(environment, "check", "--ready")[0] == 0, "the worker to be ready")
         assert worker.stop() == 0
-        assert len([line for line in worker.lines if line["message"].startswith("redis is")]) == 2
+        assert len([line for line in worker.lines if line["message"].startswith("redis ")]) == 2
 
 
 def page(environment: Environment, path: str) -> tuple[int, str]:
@@ -168,10 +219,10 @@ def test_the_health_pages_tell_living_from_ready(environment: Environment, redis
         assert page(environment, "/healthz") == (200, "alive\n")
         code, metrics = page(environment, "/metrics")
         assert code == 200
-        assert 'cache_hits_total{layer="memory",view="orders:{customer}:total"} 0.0' in metrics
-        assert "worker_ready 1.0" in metrics
-        for counted in ("worker_tasks", "worker_threads", "python_allocated_blocks"):
-            assert float(re.findall(rf"^{counted} (\S+)", metrics, re.MULTILINE)[0]) > 1
+        assert 'cachebus_cache_hits_total{layer="memory",view="orders:{customer}:total"} 0.0' in metrics
+        assert "cachebus_worker_ready 1.0" in metrics
+        for counted in ("worker_tasks", "worker_threads", "worker_allocated_blocks"):
+            assert float(re.findall(rf"^cachebus_{counted} (\S+)", metrics, re.MULTILINE)[0]) > 1
         redis.kill()
         until(lambda: page(environment, "/readyz")[0] == 503, "not ready")
         assert page(environment, "/healthz")[0] == 200
@@ -190,9 +241,9 @@ def reachable(environment: Environment) -> bool:
 def test_without_redis_it_says_that_nothing_is_shared(environment: Environment) -> None:
     """REDIS_ENABLED=false is said loudly; the process runs and ends as ever."""
     with WorkerProcess({**environment, "REDIS_ENABLED": "false"}) as worker:
-        worker.said("REDIS_ENABLED=false: this worker handles no events")
+        worker.said("REDIS_ENABLED=false: this worker handles the events and schedules of its own process")
         worker.said("worker started")
-        assert worker.stop() == 0
+        assert worker.stop() == 0, worker.text
 
 
 def test_without_a_url_it_brings_its_own_server(environment: Environment, tmp_path: Path) -> None:
@@ -214,3 +265,77 @@ def test_config_shows_where_each_value_comes_from(environment: Environment) -> N
     assert "postgresql://u:***@h/db" in said
     assert "environment" in said
     assert "hunter22" not in said
+
+
+def test_a_worker_says_when_it_is_ready(environment: Environment, redis: PrivateServer) -> None:
+    """Each change is a line: ready, waiting with the reason, ready once more."""
+    with WorkerProcess(environment) as worker:
+        worker.said("worker ready")
+        redis.kill()
+        until(lambda: ("worker waiting", "redis unavailable") in changes(worker), "the outage")
+        redis.restart()
+        until(lambda: [word for word, _ in changes(worker)].count("worker ready") == 2, "the second line")
+        assert worker.stop() == 0
+
+
+def changes(worker: WorkerProcess) -> list[tuple[str, str]]:
+    """Return what a worker has said of its state, with the reasons."""
+    said = [line for line in worker.lines if line["message"] in {"worker ready", "worker waiting"}]
+    return [(line["message"], line.get("why", "")) for line in said]
+
+
+def test_a_dead_database_is_said(environment: Environment, tmp_path: Path) -> None:
+    """The application's check fails: not ready, one line with the reason, and doctor says it; then it recovers."""
+    environment |= {"READY_CHECK": "shop.views:answers"}
+    (tmp_path / "database-down").touch()
+    with WorkerProcess(environment) as worker:
+        assert "the database is down" in worker.said("application not ready")["reason"]
+        until(lambda: "the application: ConnectionError: the database is down" in ask(environment, "check")[1], "why")
+        assert ask(environment, "check", "--ready")[0] == 1
+        code, said = ask(environment, "doctor")
+        assert (code, "READY_CHECK: the application is not ready" in said) == (1, True)
+        (tmp_path / "database-down").unlink()
+        worker.said("application ready")
+        worker.said("worker ready")
+        assert worker.stop() == 0
+        assert len([line for line in worker.lines if line["message"] == "application not ready"]) == 1
+    assert "READY_CHECK: the application is ready" in ask(environment, "doctor")[1]
+
+
+def test_a_data_folder_that_cannot_be_written_is_replaced(environment: Environment, tmp_path: Path) -> None:
+    """On a read-only file system the health check works all the same: it looks where the worker writes instead."""
+    (tmp_path / "file").touch()
+    environment |= {"DATA_DIR": str(tmp_path / "file" / "data")}
+    assert ask(environment, "check")[0] == 1
+    with WorkerProcess(environment) as worker:
+        worker.said("worker ready")
+        assert ask(environment, "check", "--ready") == (0, f"worker {worker.process.pid}: ready\n")
+        assert "is used instead" in ask(environment, "doctor")[1]
+        assert worker.stop() == 0
+    assert ask(environment, "check")[0] == 1
+
+
+IMPATIENT = """
+from cachebus.process import patient_http
+
+patient_http.HEADERS_S = 1.0
+"""
+
+
+def test_requests_that_never_end_are_closed(environment: Environment, tmp_path: Path) -> None:
+    """Nobody keeps the worker's pages busy by beginning requests: each is answered with 408 and closed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        environment |= {"HOST": "127.0.0.1", "PORT": str(free.getsockname()[1])}
+    (tmp_path / "impatient.py").write_text(IMPATIENT)
+    environment |= {"HANDLERS": "shop.orders,impatient", "PYTHONPATH": f"{ROOT}:{APPS}:{tmp_path}"}
+    with WorkerProcess(environment) as worker:
+        worker.said("worker ready")
+        until(lambda: reachable(environment), "the pages")
+        begun = [socket.create_connection(("127.0.0.1", int(environment["PORT"])), timeout=30) for _ in range(50)]
+        for connection in begun:
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX-Never: ")
+        for connection in begun:
+            with connection:
+                assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+        assert page(environment, "/healthz")[0] == 200
+        assert worker.stop() == 0

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
+from cachebus.redis.client import Client
+from cachebus.testing.server import PrivateServer
 
 _numbers = itertools.count(1)
 
@@ -31,25 +29,7 @@ def own_server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-async def link(server: PrivateServer) -> AsyncIterator[Link]:
-    """Return a connected link in a namespace nobody has used."""
-    async with Link(server.url, namespace=f"t{os.getpid()}-{next(_numbers)}") as connected:
+async def client(server: PrivateServer) -> AsyncIterator[Client]:
+    """Return a connected client in a namespace nobody has used."""
+    async with Client(server.url, namespace=f"t{os.getpid()}-{next(_numbers)}") as connected:
         yield connected
-
-
-@pytest.fixture
-def until() -> Callable[..., Any]:
-    """Return a function that waits for a predicate to hold, generously."""
-
-    async def wait(fact: Callable[[], Any], what: str = "", deadline_s: float = 20.0) -> Any:
-        end = asyncio.get_running_loop().time() + deadline_s
-        while True:
-            found = fact()
-            if asyncio.iscoroutine(found):
-                found = await found
-            if found:
-                return found
-            assert asyncio.get_running_loop().time() < end, what or "it did not happen in time"
-            await asyncio.sleep(0.005)
-
-    return wait

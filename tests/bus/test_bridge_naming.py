@@ -6,6 +6,7 @@ order in which the server ran it. Deliveries lag by any time; a new connection s
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable
@@ -13,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from cachebus.bridge import Bridge
-from cachebus.handlers import on
-from cachebus.names import Names
+from cachebus.bus.engine.bridge import Bridge
+from cachebus.bus.handlers import on
+from cachebus.redis.keyspace import Names
 
 CHANNELS = ("numbers:a", "numbers:b")
 HANDLERS = [on(channel, name=channel)(lambda _event: None) for channel in CHANNELS]
@@ -72,7 +73,7 @@ class Worker:
         self.handlers: dict[str, Callable[[str, bytes], None]] = {}
         self.on_gap: Callable[[], None] | None = None
         self.subscribing: list[str] = []
-        self.bridge = Bridge(self, HANDLERS)  # type: ignore[arg-type] # it is its own link, as far as bridges care
+        self.bridge = Bridge(self, HANDLERS)  # type: ignore[arg-type] # it is its own client, as far as bridges care
 
     # what the bridge sees
 
@@ -83,10 +84,6 @@ class Worker:
     @property
     def store(self) -> Worker:
         return self
-
-    @property
-    def _wire(self) -> object:
-        return self.connection
 
     async def subscribe(
         self, channel: str, handler: Callable[[str, bytes], None], *, pattern: bool = False, on_gap: Any = None
@@ -132,7 +129,7 @@ class Worker:
     async def mark_or_append(self) -> None:
         """Do one step of the bridge's main path."""
         self.bridge._woken.set()
-        await self.bridge._step()
+        await self.bridge._step(asyncio.get_running_loop().create_future())
 
 
 async def happen(world: World, worker: Worker, stays: Worker) -> None:

@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
-from serving import add, data, fed, ledger, number, running
 
-from cachebus.bus import Bus
-from cachebus.consumer import Committed, Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Drop, Effect, Effects, Invalidate, Publish, Refresh, Retry
-from cachebus.events import Event
-from cachebus.handlers import on
-from cachebus.link import Link
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Broadcast, Drop, Effect, Effects, Invalidate, Publish, Refresh, Retry
+from cachebus.bus.engine.consumer import Committed, Consumer, ConsumerOptions
+from cachebus.bus.events import Event
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
+from cachebus.redis.client import Client
+from tests.support.serving import add, data, fed, ledger, number, running
 
 Until = Callable[..., Any]
 
@@ -60,60 +60,61 @@ def echo(event: Number) -> Effects:
     yield Broadcast("numbers", "n", event.n)
 
 
-async def test_an_event_becomes_all_its_effects(link: Link, until: Until) -> None:
+async def test_an_event_becomes_all_its_effects(client: Client, until: Until) -> None:
     """Ledger, journal, feed, the channel ws:<topic>, and a refresh item: all there, with one clock."""
     heard: list[tuple[str, bytes]] = []
-    await link.subscriptions.subscribe("ws:user:7", lambda channel, payload: heard.append((channel, payload)))
-    consumer = Consumer(link, [trade_changed])
+    await client.subscriptions.subscribe("ws:user:7", lambda channel, payload: heard.append((channel, payload)))
+    consumer = Consumer(client, [trade_changed])
     async with running(consumer):
-        await Bus(link).publish("trade:updates", {"user_id": 7, "action": "new_trade"})
+        await Bus(client).publish("trade:updates", {"user_id": 7, "action": "new_trade"})
         await until(lambda: heard, "nothing was broadcast")
-    scopes = await ledger(link)
+    scopes = await ledger(client)
     clock = scopes["t:user:7"]
     assert scopes["k:portfolio:7"] == scopes["@clock"] == clock
-    journal = await link.store.call("XRANGE", link.names.journal, "-", "+")
+    journal = await client.store.call("XRANGE", client.names.journal, "-", "+")
     assert journal[0][0] == f"{clock}-0".encode()
-    (record,) = await fed(link)
+    era = next(name for name in scopes if name.startswith("@era:")).removeprefix("@era:")
+    (record,) = await fed(client)
     message = msgspec.json.decode(record.message)
     assert heard == [("ws:user:7", record.message)]
-    facts = {"id": record.id, "ts": message["ts"], "fresh_after": str(clock), "topic": "user:7"}
+    facts = {"id": record.id, "ts": message["ts"], "fresh_after": f"{clock}.{era}", "topic": "user:7"}
     assert message == facts | {"type": "trade.new_trade", "data": {"user": 7}}
     assert record.id.endswith(f"-{message['id'].split('-')[1]}")
-    item = await link.store.call("HGET", link.names.bus("refresh-items"), "portfolio:7")
-    assert item == b"%d\n0\n0\nportfolio:{user_id}\n[7]" % clock
-    assert await link.store.call("ZCARD", link.names.bus("refreshes")) == 1
+    item = await client.store.call("HGET", client.names.bus("refresh-items"), "portfolio:7")
+    assert item == b"%d.%b\n0\n0\nportfolio:{user_id}\n[7]" % (clock, era.encode())
+    assert await client.store.call("ZCARD", client.names.bus("refreshes")) == 1
 
 
-async def test_events_are_handled_in_order_and_once(link: Link, until: Until) -> None:
+async def test_events_are_handled_in_order_and_once(client: Client, until: Until) -> None:
     """3,000 events, published before and while the consumer runs: 3,000 broadcasts in their order."""
-    await add(link, "numbers", *map(number, range(1500)))
-    consumer = Consumer(link, [echo])
+    await add(client, "numbers", *map(number, range(1500)))
+    consumer = Consumer(client, [echo])
     async with running(consumer):
-        await add(link, "numbers", *map(number, range(1500, 3000)))
+        await add(client, "numbers", *map(number, range(1500, 3000)))
         await until(lambda: consumer.stats.events == 3000)
-    assert await data(link) == list(range(3000))
+    assert await data(client) == list(range(3000))
     assert consumer.stats.waiting == 0
 
 
-async def test_equal_invalidations_of_a_burst_are_written_once(link: Link, until: Until) -> None:
-    """10,000 events that each invalidate 10 scopes: at most 20 ledger writes."""
+async def test_equal_invalidations_of_a_burst_are_written_once(client: Client, until: Until) -> None:
+    """10,000 events that each invalidate 10 scopes: at most a ledger write for each 200 that are read at once."""
 
     @on("burst", Number)
     def ten(event: Number) -> Effects:
         yield Invalidate(tags=[f"tag:{n}" for n in range(10)])
 
-    stream = link.names.bus("events", "0")
-    wire = await link.store.dedicated(stream)
+    stream = client.names.bus("events", "0")
+    wire = await client.store.dedicated(stream)
     for _ in range(10):
         await asyncio.gather(
             *[wire.send("XADD", stream, "*", "channel", "burst", "payload", '{"n":1}') for _ in range(1000)]
         )
     await wire.close()
-    consumer = Consumer(link, [ten])
+    consumer = Consumer(client, [ten])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 10_000)
-    assert await link.store.call("XLEN", link.names.journal) <= 20
-    assert len([scope for scope in await ledger(link) if scope.startswith("t:")]) == 10
+    assert await client.store.call("XLEN", client.names.journal) <= 50
+    assert len([scope for scope in await ledger(client) if scope.startswith("t:")]) == 10
 
 
 @pytest.mark.parametrize(
@@ -127,37 +128,37 @@ async def test_equal_invalidations_of_a_burst_are_written_once(link: Link, until
     ],
 )
 async def test_an_invalid_event_is_a_dead_letter_that_names_the_field(
-    link: Link, until: Until, payload: bytes, field: str
+    client: Client, until: Until, payload: bytes, field: str
 ) -> None:
     """No retry, no effect, and the neighbours are handled."""
     good = b'{"user_id": 7, "action": "new_trade"}'
-    await add(link, "trade:updates", good, payload, good)
-    consumer = Consumer(link, [trade_changed])
+    await add(client, "trade:updates", good, payload, good)
+    consumer = Consumer(client, [trade_changed])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 3)
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert field in letter.reason
     assert (letter.kind, letter.payload, letter.channel, letter.attempts) == ("invalid", payload, "trade:updates", 1)
-    assert len(await fed(link)) == 2
+    assert len(await fed(client)) == 2
 
 
-async def test_records_of_other_programs_do_no_harm(link: Link, until: Until) -> None:
+async def test_records_of_other_programs_do_no_harm(client: Client, until: Until) -> None:
     """Unknown channels are counted and skipped; records without a channel become dead letters."""
-    stream = link.names.bus("events", "0")
-    await link.store.call("XADD", stream, "*", "hello", "world")
-    await link.store.call("XADD", stream, "*", "payload", b"\xff", "channel", b"\xff\xfe")
-    await link.store.call("XADD", stream, "*", "payload", number(1), "other", "x", "channel", "numbers")
-    await add(link, "nobody:listens", b"{}")
-    consumer = Consumer(link, [echo])
+    stream = client.names.bus("events", "0")
+    await client.store.call("XADD", stream, "*", "hello", "world")
+    await client.store.call("XADD", stream, "*", "payload", b"\xff", "channel", b"\xff\xfe")
+    await client.store.call("XADD", stream, "*", "payload", number(1), "other", "x", "channel", "numbers")
+    await add(client, "nobody:listens", b"{}")
+    consumer = Consumer(client, [echo])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 4)
-    assert await data(link) == [1]
+    assert await data(client) == [1]
     assert consumer.stats.handlers.skipped == 2
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert "no field `channel`" in letter.reason
 
 
-async def test_a_failing_handler_is_retried_and_then_a_dead_letter(link: Link, until: Until) -> None:
+async def test_a_failing_handler_is_retried_and_then_a_dead_letter(client: Client, until: Until) -> None:
     """Three attempts, each counted; then reason, traceback and payload. Others are not held up."""
     attempts: list[int] = []
 
@@ -166,22 +167,22 @@ async def test_a_failing_handler_is_retried_and_then_a_dead_letter(link: Link, u
         attempts.append(envelope.attempt)
         raise ValueError(f"no {event.n}")
 
-    await add(link, "fails", number(5))
-    await add(link, "numbers", number(6))
-    consumer = Consumer(link, [fails, echo])
+    await add(client, "fails", number(5))
+    await add(client, "numbers", number(6))
+    consumer = Consumer(client, [fails, echo])
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.dead_lettered == 1)
-        (letter,) = await until(lambda: DeadLetters(link).list())
+        (letter,) = await until(lambda: DeadLetters(client).list())
     assert attempts == [1, 2, 3]
     assert (letter.kind, letter.reason, letter.handler, letter.attempts) == ("failed", "ValueError: no 5", "fails", 3)
     assert letter.payload == number(5)
     assert 'raise ValueError(f"no {event.n}")' in letter.detail
-    assert await data(link) == [6]
-    assert await link.store.call("ZCARD", link.names.bus("retries", "0")) == 0
-    assert await link.store.call("HLEN", link.names.bus("retry-items", "0")) == 0
+    assert await data(client) == [6]
+    assert await client.store.call("ZCARD", client.names.bus("retries", "0")) == 0
+    assert await client.store.call("HLEN", client.names.bus("retry-items", "0")) == 0
 
 
-async def test_effects_of_a_run_that_failed_are_not_kept(link: Link, until: Until) -> None:
+async def test_effects_of_a_run_that_failed_are_not_kept(client: Client, until: Until) -> None:
     """A handler that yields and then raises has said nothing; when it succeeds it is heard once."""
     runs: list[int] = []
 
@@ -192,16 +193,16 @@ async def test_effects_of_a_run_that_failed_are_not_kept(link: Link, until: Unti
         if len(runs) < 3:
             raise RuntimeError("not yet")
 
-    await add(link, "half", number(1))
-    consumer = Consumer(link, [half])
+    await add(client, "half", number(1))
+    consumer = Consumer(client, [half])
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.handled == 1)
-        await until(lambda: data(link))
-    assert await data(link) == [1]
+        await until(lambda: data(client))
+    assert await data(client) == [1]
     assert len(runs) == 3
 
 
-async def test_only_the_handler_that_failed_runs_again(link: Link, until: Until) -> None:
+async def test_only_the_handler_that_failed_runs_again(client: Client, until: Until) -> None:
     """Two handlers of one event are retried apart."""
     runs: list[str] = []
 
@@ -215,14 +216,14 @@ async def test_only_the_handler_that_failed_runs_again(link: Link, until: Until)
         if runs.count("sick") < 3:
             raise RuntimeError
 
-    await add(link, "pair", number(1))
-    consumer = Consumer(link, [sound, sick])
+    await add(client, "pair", number(1))
+    consumer = Consumer(client, [sound, sick])
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.handled == 2)
     assert sorted(runs) == ["sick", "sick", "sick", "sound"]
 
 
-async def test_retry_and_drop_are_signals(link: Link, until: Until) -> None:
+async def test_retry_and_drop_are_signals(client: Client, until: Until) -> None:
     """Retry comes back after the time it says; Drop is the end, without a dead letter."""
     seen: list[int] = []
 
@@ -234,17 +235,17 @@ async def test_retry_and_drop_are_signals(link: Link, until: Until) -> None:
         if envelope.attempt == 1:
             raise Retry("1ms")
 
-    await add(link, "signals", number(1), number(2))
-    consumer = Consumer(link, [signals])
+    await add(client, "signals", number(1), number(2))
+    consumer = Consumer(client, [signals])
     async with running(consumer):
         await until(lambda: seen == [1, 2, 2])
         await until(lambda: consumer.stats.handlers.handled == 1)
     assert consumer.stats.handlers.dropped == 1
-    assert await DeadLetters(link).count() == 0
+    assert await DeadLetters(client).count() == 0
 
 
 async def test_an_asynchronous_handler_past_its_timeout_is_retried_and_holds_nobody_up(
-    link: Link, until: Until
+    client: Client, until: Until
 ) -> None:
     """The event goes to the retries; the next one is handled."""
 
@@ -253,16 +254,16 @@ async def test_an_asynchronous_handler_past_its_timeout_is_retried_and_holds_nob
         await asyncio.sleep(3600 if event.n == 1 else 0)
         yield Broadcast("slow", "slow", event.n)
 
-    await add(link, "slow", number(1), number(2))
-    consumer = Consumer(link, [slow])
+    await add(client, "slow", number(1), number(2))
+    consumer = Consumer(client, [slow])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 2)
-    assert await data(link) == [2]
-    (letter,) = await DeadLetters(link).list()
+    assert await data(client) == [2]
+    (letter,) = await DeadLetters(client).list()
     assert letter.reason == "TimeoutError: not done within 0.02 s"
 
 
-async def test_asynchronous_handlers_run_side_by_side_and_answer_in_order(link: Link, until: Until) -> None:
+async def test_asynchronous_handlers_run_side_by_side_and_answer_in_order(client: Client, until: Until) -> None:
     """Eight events whose handlers all wait for each other are handled, in stream order."""
     together = asyncio.Barrier(8)
 
@@ -272,14 +273,14 @@ async def test_asynchronous_handlers_run_side_by_side_and_answer_in_order(link: 
         await asyncio.sleep(0.001 * (8 - event.n))
         return [Broadcast("together", "t", event.n)]
 
-    await add(link, "together", *map(number, range(8)))
-    consumer = Consumer(link, [meet], concurrency=8)
+    await add(client, "together", *map(number, range(8)))
+    consumer = Consumer(client, [meet], options=ConsumerOptions(concurrency=8))
     async with running(consumer):
         await until(lambda: consumer.stats.events == 8)
-    assert await data(link) == list(range(8))
+    assert await data(client) == list(range(8))
 
 
-async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(link: Link, until: Until) -> None:
+async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(client: Client, until: Until) -> None:
     """The list that fails is tried one by one; the good ones have their effects once, the bad one is a dead letter."""
     calls: list[int] = []
 
@@ -291,16 +292,16 @@ async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(li
                 raise ValueError("thirteen")
             yield Broadcast("lists", "n", event.n)
 
-    await add(link, "lists", *map(number, range(20)))
-    consumer = Consumer(link, [lists])
+    await add(client, "lists", *map(number, range(20)))
+    consumer = Consumer(client, [lists])
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.dead_lettered == 1)
         await until(lambda: consumer.stats.handlers.handled == 19)
         await until(lambda: consumer.stats.waiting == 0)
     assert calls[:2] == [10, 10]
     assert calls[2:] == [1] * 10
-    assert sorted(await data(link)) == [n for n in range(20) if n != 13]
-    assert [letter.reason for letter in await DeadLetters(link).list()] == ["ValueError: thirteen"]
+    assert sorted(await data(client)) == [n for n in range(20) if n != 13]
+    assert [letter.reason for letter in await DeadLetters(client).list()] == ["ValueError: thirteen"]
 
 
 @pytest.mark.parametrize(
@@ -310,7 +311,6 @@ async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(li
         (5, "returned int"),
         ([object()], "is not an effect"),
         ([Invalidate(prefix="portfolio")], "prefix"),
-        ([Invalidate(tags="user:7")], "lists"),
         ([Broadcast("a\nb", "t")], "topic"),
         ([Broadcast("a", "t", object())], "JSON"),
         ([Broadcast("a", "t", "x" * 300_000)], "limit"),
@@ -320,7 +320,7 @@ async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(li
     ],
 )
 async def test_an_answer_that_cannot_be_written_is_a_dead_letter_at_once(
-    link: Link, until: Until, answer: Any, reason: str
+    client: Client, until: Until, answer: Any, reason: str
 ) -> None:
     """The reason says what is wrong; nothing of the answer is written; the stream goes on."""
 
@@ -328,52 +328,52 @@ async def test_an_answer_that_cannot_be_written_is_a_dead_letter_at_once(
     def odd(event: Number) -> Any:
         return answer
 
-    await add(link, "odd", number(1))
-    await add(link, "numbers", number(2))
-    consumer = Consumer(link, [odd, echo])
+    await add(client, "odd", number(1))
+    await add(client, "numbers", number(2))
+    consumer = Consumer(client, [odd, echo])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 2)
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert (letter.kind, letter.attempts) == ("unfit", 1)
     assert reason in letter.reason
-    assert await data(link) == [2]
+    assert await data(client) == [2]
 
 
-async def test_more_effects_than_one_script_takes_are_cut_into_several_commits(link: Link, until: Until) -> None:
+async def test_more_effects_than_one_script_takes_are_cut_into_several_commits(client: Client, until: Until) -> None:
     """Each event's effects stay together; no call has more than 1,000 arguments."""
 
     @on("many", Number)
     def many(event: Number) -> Effects:
         return [Broadcast("many", "n", [event.n, part]) for part in range(300)]
 
-    await add(link, "many", *map(number, range(10)))
+    await add(client, "many", *map(number, range(10)))
     commits: list[Committed] = []
-    consumer = Consumer(link, [many], on_committed=commits.append)
+    consumer = Consumer(client, [many], options=ConsumerOptions(on_committed=commits.append))
     async with running(consumer):
         await until(lambda: consumer.stats.events == 10)
-    assert await data(link) == [[n, part] for n in range(10) for part in range(300)]
+    assert await data(client) == [[n, part] for n in range(10) for part in range(300)]
     assert len(commits) >= 5
     assert [commit.events for commit in commits] == [2] * 5
 
 
-async def test_a_published_effect_is_an_event_like_any_other(link: Link, until: Until) -> None:
+async def test_a_published_effect_is_an_event_like_any_other(client: Client, until: Until) -> None:
     """It is handled in turn, and plain listeners hear it."""
     heard: list[bytes] = []
-    await link.subscriptions.subscribe("numbers", lambda _, payload: heard.append(payload))
+    await client.subscriptions.subscribe("numbers", lambda _, payload: heard.append(payload))
 
     @on("first", Number)
     def first(event: Number) -> Effects:
         yield Publish("numbers", Number(event.n + 1), key="k")
 
-    await add(link, "first", number(1))
-    consumer = Consumer(link, [first, echo])
+    await add(client, "first", number(1))
+    consumer = Consumer(client, [first, echo])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 2)
         await until(lambda: heard == [b'{"n":2}'])
-    assert await data(link) == [2]
+    assert await data(client) == [2]
 
 
-async def test_handlers_run_where_views_load_and_never_serve(link: Link, until: Until) -> None:
+async def test_handlers_run_where_views_load_and_never_serve(client: Client, until: Until) -> None:
     """The context manager given as `loading` is entered around plain, asynchronous and retried runs."""
     inside = False
     seen: list[bool] = []
@@ -397,46 +397,46 @@ async def test_handlers_run_where_views_load_and_never_serve(link: Link, until: 
     async def waiting(event: Number) -> None:
         seen.append(inside)
 
-    await add(link, "plain", number(1))
-    consumer = Consumer(link, [plain, waiting], loading=loading)
+    await add(client, "plain", number(1))
+    consumer = Consumer(client, [plain, waiting], options=ConsumerOptions(loading=loading))
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.handled == 2)
     assert seen == [True, True, True]
     assert not inside
 
 
-async def test_on_committed_tells_the_time_from_publication_to_commit(link: Link, until: Until) -> None:
+async def test_on_committed_tells_the_time_from_publication_to_commit(client: Client, until: Until) -> None:
     """Each commit says how many events it had, how old they were, and what still waits."""
     commits: list[Committed] = []
-    consumer = Consumer(link, [echo], on_committed=commits.append)
+    consumer = Consumer(client, [echo], options=ConsumerOptions(on_committed=commits.append))
     async with running(consumer):
         await until(lambda: consumer.active)
-        await add(link, "numbers", number(1))
+        await add(client, "numbers", number(1))
         await until(lambda: commits)
     assert commits[0].events == 1
     assert 0 <= commits[0].newest_ms <= commits[0].oldest_ms < 10_000
     assert commits[0].waiting == 0
-    assert commits[0].clock > 1_600_000_000_000_000
+    assert int(commits[0].clock.partition(".")[0]) > 1_600_000_000_000_000
 
 
 async def test_whoever_watches_commits_cannot_stop_them(
-    link: Link, until: Until, caplog: pytest.LogCaptureFixture
+    client: Client, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A hook that raises is told in the log; the shard goes on."""
 
     def broken(_commit: Committed) -> None:
         raise RuntimeError("the status line broke")
 
-    consumer = Consumer(link, [echo], on_committed=broken)
+    consumer = Consumer(client, [echo], options=ConsumerOptions(on_committed=broken))
     async with running(consumer):
         for n in range(3):
-            await add(link, "numbers", number(n))
+            await add(client, "numbers", number(n))
             await until(lambda n=n: consumer.stats.events == n + 1)
-    assert await data(link) == [0, 1, 2]
+    assert await data(client) == [0, 1, 2]
     assert "the status line broke" in caplog.text
 
 
-async def test_drain_commits_what_is_under_way_and_gives_the_shard_back(link: Link, until: Until) -> None:
+async def test_drain_commits_what_is_under_way_and_gives_the_shard_back(client: Client, until: Until) -> None:
     """After drain() nothing is taken any more, and another consumer need not wait for the lease."""
     entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -446,17 +446,17 @@ async def test_drain_commits_what_is_under_way_and_gives_the_shard_back(link: Li
         await leave.wait()
         return [Broadcast("held", "n", event.n)]
 
-    first = Consumer(link, [held], worker="first", lease="60s")
-    second = Consumer(link, [held], worker="second", lease="60s")
+    first = Consumer(client, [held], worker="first", lease="60s")
+    second = Consumer(client, [held], worker="second", lease="60s")
     async with running(first):
-        await add(link, "held", number(1))
+        await add(client, "held", number(1))
         await entered.wait()
         draining = asyncio.create_task(first.drain())
         leave.set()
         await draining
-        assert await data(link) == [1]
+        assert await data(client) == [1]
         async with running(second):
-            await add(link, "held", number(2))
+            await add(client, "held", number(2))
             await until(lambda: second.stats.events == 1)
-    assert await data(link) == [1, 2]
+    assert await data(client) == [1, 2]
     assert first.stats.events == 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness_bus import PLAIN, check, crash
-
-from cachebus.deadletters import Letter
+from cachebus.bus.letters import Letter
+from tests.support.bus_harness import PLAIN, check, crash
+from tests.support.bus_later_harness import crash_an_import
 
 FAULTS = {"kill": 5, "stop": 2, "restart": 1, "cut": 1, "swallow": 1}
 
@@ -18,11 +18,12 @@ async def test_every_fault_at_random_loses_nothing_and_doubles_nothing() -> None
     assert len(harness.takeovers_s) == FAULTS["kill"]
 
 
-async def test_without_the_fence_the_same_harness_finds_effects_written_twice() -> None:
-    """The test above can fail: a stopped worker that goes on writes what another one has written."""
-    findings, _ = await crash(events=60, faults={"stop": 2}, fence=False)
-    assert findings.twice, findings
-    assert not findings.sound
+async def test_an_import_is_one_broadcast_and_delayed_events_come_once_under_kill_9() -> None:
+    """1,000 debounced events, half of them plain, three kills; delayed events, some due while no worker lives."""
+    findings = await crash_an_import(events=1000, kills=3)
+    assert findings.sound, findings
+    assert findings.imported >= 1000
+    assert findings.delayed >= 100
 
 
 def test_the_checker_names_what_is_lost_twice_invented_out_of_order_and_not_invalidated() -> None:
@@ -34,7 +35,7 @@ def test_the_checker_names_what_is_lost_twice_invented_out_of_order_and_not_inva
     assert check([0, 1], [0, 1, 2], scopes, []).invented == [2]
     assert check([0, 1, 2], [0, 2, 1], scopes, []).disordered == 1
     assert check([0, 1, 2], [0, 1, 2], {"t:n:0"}, []).not_invalidated == [1, 2]
-    letter = Letter("1-0", "failed", "numbers", b'{"n": 1}', "numbers", 3, "it failed", "", "", "", "1-0")
+    letter = Letter("1-0", "failed", "numbers", b'{"n": 1}', "numbers", 3, "it failed", "", "", "", "1-0", "1-0")
     assert not check([0], [0], scopes, [letter]).sound
     condemned = check([0, 1, 2], [0, 2, 1], scopes, [letter._replace(kind="poison")])
     assert (condemned.condemned, condemned.sound) == ([1], True)

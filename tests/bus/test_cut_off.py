@@ -8,18 +8,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, data, number, running
 
-from cachebus import subscriptions
-from cachebus.bridge import Bridge
-from cachebus.bus import Bus
-from cachebus.consumer import Consumer
-from cachebus.effects import Broadcast, Effects
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
-from cachebus.refreshes import Refresher
+from cachebus.bus.effects import Broadcast, Effects
+from cachebus.bus.engine.bridge import Bridge
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
+from cachebus.redis import subscriptions
+from cachebus.redis.client import Client
 from cachebus.testing import FaultProxy
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import add, data, number, running
 
 Until = Callable[..., Any]
 
@@ -39,20 +39,20 @@ async def test_five_thousand_events_published_while_the_worker_is_cut_off_are_ea
 ) -> None:
     """Its connections are reset and new ones refused for longer than its lease."""
     numbers = list(range(5000))
-    async with FaultProxy(own_server.port) as proxy, Link(proxy.url) as cut_off, Link(own_server.url) as link:
+    async with FaultProxy(own_server.port) as proxy, Client(proxy.url) as cut_off, Client(own_server.url) as client:
         consumer = Consumer(cut_off, [echo], lease="1s")
         async with running(consumer):
             await until(lambda: consumer.active)
             proxy.refusing = True
             proxy.cut()
-            bus = Bus(link)
+            bus = Bus(client)
             for first in range(0, 5000, 500):
                 await asyncio.gather(*[bus.publish("numbers", {"n": n}) for n in numbers[first : first + 500]])
             await until(lambda: not own_server.ask("EXISTS", "{cachebus}:lease:0"), "the end of the lease")
-            assert await data(link) == []
+            assert await data(client) == []
             proxy.resume()
             await until(lambda: consumer.stats.events == 5000)
-        assert await data(link) == numbers
+        assert await data(client) == numbers
 
 
 async def test_a_worker_that_never_reached_its_server_stops_at_once(
@@ -61,10 +61,14 @@ async def test_a_worker_that_never_reached_its_server_stops_at_once(
     """What waits for a subscription to be confirmed does not hold up a deploy."""
     monkeypatch.setattr(subscriptions, "CONFIRM_S", 3600.0)
     own_server.kill()
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = Consumer(link, [echo]), Bridge(link, [echo]), Refresher(link, {}, reading=dict)  # type: ignore[arg-type] # it loads nothing here
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = (
+            Consumer(client, [echo]),
+            Bridge(client, [echo]),
+            Refresher(client, {}, reading=dict),
+        )  # type: ignore[arg-type] # it loads nothing here
         async with running(consumer, bridge, refresher):
-            await until(lambda: len(link.subscriptions._wanted) == 2, "both to wait")
+            await until(lambda: len(client.subscriptions._wanted) == 2, "both to wait")
             async with asyncio.timeout(20.0):
                 await asyncio.gather(consumer.drain(), bridge.drain(), refresher.drain())
 
@@ -73,16 +77,16 @@ async def test_half_open_connections_are_noticed_by_whoever_only_listens(
     own_server: PrivateServer, until: Until
 ) -> None:
     """Intake and subscriptions send nothing while nothing happens: each notices that nothing comes any more."""
-    async with FaultProxy(own_server.port) as proxy, Link(proxy.url) as forgotten, Link(own_server.url) as link:
+    async with FaultProxy(own_server.port) as proxy, Client(proxy.url) as forgotten, Client(own_server.url) as client:
         consumer, bridge = Consumer(forgotten, [echo]), Bridge(forgotten, [echo])
         async with running(consumer, bridge):
             await until(lambda: consumer.active and bridge.listening)
-            await add(link, "numbers", number(1))
+            await add(client, "numbers", number(1))
             await until(lambda: consumer.stats.events == 1)
             proxy.half_open()
-            await add(link, "numbers", number(2))
+            await add(client, "numbers", number(2))
             await until(lambda: consumer.stats.events == 2, "the intake", deadline_s=30.0)
             await until(lambda: bridge.stats.gaps and bridge.listening, "the subscriptions", deadline_s=30.0)
-            await link.store.call("PUBLISH", "numbers", number(3))
+            await client.store.call("PUBLISH", "numbers", number(3))
             await until(lambda: consumer.stats.events == 3, "the plain message", deadline_s=30.0)
-        assert await data(link) == [1, 2, 3]
+        assert await data(client) == [1, 2, 3]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cachebus.bus.events import Event, InvalidEvent, Moment, Pattern, decode, decoder, encode, read_record
 from cachebus.errors import ConfigurationError, PublishRefused
-from cachebus.events import Event, InvalidEvent, Moment, Pattern, decode, decoder, encode, read_record
 
 
 class TradeEvent(msgspec.Struct):

@@ -8,20 +8,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, data, number, running
 
 from cachebus import Warmed
-from cachebus.bridge import Bridge
-from cachebus.bus import Bus
-from cachebus.consumer import Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Effects, Invalidate, Publish, Refresh, Retry
-from cachebus.events import Event
-from cachebus.feed import Feed
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
-from cachebus.refreshes import Refresher
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Broadcast, Effects, Invalidate, Publish, Refresh, Retry
+from cachebus.bus.engine.bridge import Bridge
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.events import Event
+from cachebus.bus.feed import Feed
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
+from cachebus.redis.client import Client
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import add, data, number, running
 
 
 class Number(msgspec.Struct):
@@ -75,27 +75,27 @@ def fake() -> Iterator[PrivateServer]:
 
 async def test_every_script_of_the_bus_runs_on_fakeredis(fake: PrivateServer, until: Callable[..., Any]) -> None:
     """Publish, bridge, retries, every effect, feed, dead letters, replay, refresh, hand-over: as on a real server."""
-    async with Link(fake.url) as link:
-        consumer, bridge = Consumer(link, [numbers, later], shards=2), Bridge(link, [numbers, later])
-        other = Consumer(link, [numbers, later], shard=1, shards=2)
-        refresher = Refresher(link, {view.name: view}, reading=lambda **_: contextlib.nullcontext())
+    async with Client(fake.url) as client:
+        consumer, bridge = Consumer(client, [numbers, later], shards=2), Bridge(client, [numbers, later])
+        other = Consumer(client, [numbers, later], shard=1, shards=2)
+        refresher = Refresher(client, {view.name: view}, reading=lambda **_: contextlib.nullcontext())
         async with running(consumer, other, bridge, refresher):
             await until(lambda: bridge.listening)
-            await Bus(link).publish("numbers", Number(1))
-            await link.store.call("PUBLISH", "numbers", number(2))
-            await add(link, "numbers", number(3), b"garbage")
-            letters = DeadLetters(link)
+            await Bus(client).publish("numbers", Number(1))
+            await client.store.call("PUBLISH", "numbers", number(2))
+            await add(client, "numbers", number(3), b"garbage")
+            letters = DeadLetters(client)
             await until(lambda: has(letters, 4))
-            assert sorted(await data(link)) == [1, 2, 3]
+            assert sorted(await data(client)) == [1, 2, 3]
             kinds = {letter.kind: letter.letter_id for letter in await letters.list()}
             assert sorted(kinds) == ["failed", "invalid"]
             assert await letters.replay([kinds["failed"]]) == 1
             await until(lambda: has(letters, 4))
             await until(lambda: refresher.stats.loaded == 3)
-            newest = await Feed(link).newest()
-            assert (await Feed(link).read(newest)).recovered
+            newest = await Feed(client).newest()
+            assert (await Feed(client).read(newest)).recovered
             await consumer.drain()
-        assert await link.store.call("EXISTS", link.names.bus("lease", "0")) == 0
+        assert await client.store.call("EXISTS", client.names.bus("lease", "0")) == 0
 
 
 async def has(letters: DeadLetters, count: int) -> bool:

@@ -9,14 +9,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, fed, number, running
 
-from cachebus.consumer import Consumer
-from cachebus.effects import Broadcast, Effects
-from cachebus.feed import Feed, FeedRecord, Page
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
+from cachebus.bus.effects import Broadcast, Effects
+from cachebus.bus.engine.consumer import Consumer, ConsumerOptions
+from cachebus.bus.feed import Feed, FeedRecord, Page
+from cachebus.bus.handlers import on
+from cachebus.redis.client import Client
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import add, fed, number, running
 
 Until = Callable[..., Any]
 
@@ -31,10 +31,10 @@ def echo(event: Number) -> Effects:
     yield Broadcast(f"user:{event.n % 3}", "n", event.n)
 
 
-async def broadcast(link: Link, until: Until, *numbers: int, **options: Any) -> None:
+async def broadcast(client: Client, until: Until, *numbers: int, **options: Any) -> None:
     """Have numbers broadcast by a worker."""
-    consumer = Consumer(link, [echo], **options)
-    await add(link, "numbers", *map(number, numbers))
+    consumer = Consumer(client, [echo], options=ConsumerOptions(**options))
+    await add(client, "numbers", *map(number, numbers))
     async with running(consumer):
         await until(lambda: consumer.stats.events == len(numbers))
         await consumer.drain()
@@ -45,10 +45,10 @@ def numbers(records: list[FeedRecord]) -> list[int]:
     return [msgspec.json.decode(record.message)["data"] for record in records]
 
 
-async def test_reading_on_from_any_record_misses_nothing(link: Link, until: Until) -> None:
+async def test_reading_on_from_any_record_misses_nothing(client: Client, until: Until) -> None:
     """From each of 20 records the rest comes, in order, recovered; a page that is full says where to go on."""
-    await broadcast(link, until, *range(20))
-    records, feed = await fed(link), Feed(link)
+    await broadcast(client, until, *range(20))
+    records, feed = await fed(client), Feed(client)
     for at, record in enumerate(records):
         assert await feed.read(record.id) == Page(records[at + 1 :], recovered=True, last=records[-1].id)
     first = await feed.read(records[0].id, count=5)
@@ -58,75 +58,77 @@ async def test_reading_on_from_any_record_misses_nothing(link: Link, until: Unti
 
 
 @pytest.mark.parametrize("after", ["", "garbage", "1-2", "5-", "-", "9" * 400 + "-1", "1795426293746251-x"])
-async def test_an_id_that_never_was_is_not_recovered(link: Link, until: Until, after: str) -> None:
+async def test_an_id_that_never_was_is_not_recovered(client: Client, until: Until, after: str) -> None:
     """Whatever a client sends as its last id: not recovered, and where to go on from."""
-    assert await Feed(link).read(after) == Page([], recovered=False, last="")
-    await broadcast(link, until, 1)
-    assert await Feed(link).read(after) == Page([], recovered=False, last=await Feed(link).newest())
+    assert await Feed(client).read(after) == Page([], recovered=False, last="")
+    await broadcast(client, until, 1)
+    assert await Feed(client).read(after) == Page([], recovered=False, last=await Feed(client).newest())
 
 
-async def test_an_id_older_than_the_feed_is_not_recovered_but_the_one_just_before_is(link: Link, until: Until) -> None:
+async def test_an_id_older_than_the_feed_is_not_recovered_but_the_one_just_before_is(
+    client: Client, until: Until
+) -> None:
     """The feed is bounded: who was away for too long is told, who missed nothing is not."""
-    await broadcast(link, until, *range(10))
-    records, feed = await fed(link), Feed(link)
-    await link.store.call("XTRIM", link.names.feed, "MAXLEN", "=", 5)
+    await broadcast(client, until, *range(10))
+    records, feed = await fed(client), Feed(client)
+    await client.store.call("XTRIM", client.names.feed, "MAXLEN", "=", 5)
     assert numbers((await feed.read(records[4].id)).records) == [5, 6, 7, 8, 9]
     assert (await feed.read(records[4].id)).recovered
     assert await feed.read(records[3].id) == Page([], recovered=False, last=records[-1].id)
 
 
-async def test_a_record_missing_in_the_middle_is_noticed(link: Link, until: Until) -> None:
+async def test_a_record_missing_in_the_middle_is_noticed(client: Client, until: Until) -> None:
     """Each record names the one before it, so a hole shows."""
-    await broadcast(link, until, *range(5))
-    records = await fed(link)
-    await link.store.call("XDEL", link.names.feed, records[2].id.partition("-")[2] + "-0")
-    page = await Feed(link).read(records[0].id)
+    await broadcast(client, until, *range(5))
+    records = await fed(client)
+    await client.store.call("XDEL", client.names.feed, records[2].id.partition("-")[2] + "-0")
+    page = await Feed(client).read(records[0].id)
     assert (numbers(page.records), page.recovered) == ([1, 3, 4], False)
 
 
-async def test_a_feed_that_began_anew_is_another_one(link: Link, until: Until) -> None:
+async def test_a_feed_that_began_anew_is_another_one(client: Client, until: Until) -> None:
     """After a flush ids have another epoch: no old id is recovered, whatever its clock."""
-    await broadcast(link, until, 1, 2)
-    old = await fed(link)
-    await link.store.call("DEL", link.names.feed)
-    await broadcast(link, until, 3, 4)
-    new = await fed(link)
+    await broadcast(client, until, 1, 2)
+    old = await fed(client)
+    await client.store.call("DEL", client.names.feed)
+    await broadcast(client, until, 3, 4)
+    new = await fed(client)
     assert new[0].before == ""
     assert new[0].id.partition("-")[0] != old[0].id.partition("-")[0]
     clock = new[0].id.partition("-")[2]
     for identity in (old[0].id, old[1].id, f"{old[0].id.partition('-')[0]}-{clock}"):
-        assert not (await Feed(link).read(identity)).recovered
+        assert not (await Feed(client).read(identity)).recovered
 
 
-async def test_clocks_only_grow_when_the_servers_time_goes_back(link: Link, until: Until) -> None:
+async def test_clocks_only_grow_when_the_servers_time_goes_back(client: Client, until: Until) -> None:
     """A record from the future (the time was corrected since) does not stop commits; ids go on from it."""
-    await broadcast(link, until, 1)
-    (first,) = await fed(link)
+    await broadcast(client, until, 1)
+    (first,) = await fed(client)
     epoch, _, clock = first.id.partition("-")
     ahead = int(clock) + 3_600_000_000
     message = first.message.replace(first.id.encode(), f"{epoch}-{ahead}".encode())
-    await link.store.call(
-        *("XADD", link.names.feed, f"{ahead}-0", "before", first.id, "topic", "user:1", "record", message)
+    await client.store.call(
+        *("XADD", client.names.feed, f"{ahead}-0", "before", first.id, "topic", "user:1", "record", message)
     )
-    await broadcast(link, until, 2)
-    records = await fed(link)
+    await broadcast(client, until, 2)
+    records = await fed(client)
     assert records[2].id == f"{epoch}-{ahead + 1}"
     assert records[2].before == f"{epoch}-{ahead}"
 
 
-async def test_the_feed_is_bounded(link: Link, until: Until) -> None:
+async def test_the_feed_is_bounded(client: Client, until: Until) -> None:
     """It keeps about as many records as it may."""
-    await broadcast(link, until, *range(1500), feed_length=100)
-    assert 100 <= await link.store.call("XLEN", link.names.feed) < 400
+    await broadcast(client, until, *range(1500), feed_length=100)
+    assert 100 <= await client.store.call("XLEN", client.names.feed) < 400
 
 
 async def test_following_yields_everything_and_tells_of_holes(own_server: PrivateServer, until: Until) -> None:
     """Across a cut connection nothing is missed; across a flush the page says so, and it goes on."""
-    async with Link(own_server.url) as link:
+    async with Client(own_server.url) as client:
         pages: list[Page] = []
 
         async def follow() -> None:
-            async for page in Feed(link).follow():
+            async for page in Feed(client).follow():
                 pages.append(page)  # noqa: PERF401 - seen one by one
 
         def got() -> list[int]:
@@ -134,29 +136,29 @@ async def test_following_yields_everything_and_tells_of_holes(own_server: Privat
 
         following = asyncio.create_task(follow())
         await until(lambda: "cmd=xread" in own_server.ask("CLIENT", "LIST").decode())
-        await broadcast(link, until, 1, 2)
+        await broadcast(client, until, 1, 2)
         await until(lambda: got() == [1, 2])
         for line in own_server.ask("CLIENT", "LIST").decode().splitlines():
             if "cmd=xread" in line:
                 own_server.ask("CLIENT", "KILL", "ID", line.split()[0].partition("=")[2])
-        await broadcast(link, until, 3)
+        await broadcast(client, until, 3)
         await until(lambda: got() == [1, 2, 3])
         assert all(page.recovered for page in pages)
-        await link.store.call("FLUSHALL")
-        await broadcast(link, until, 4)
+        await client.store.call("FLUSHALL")
+        await broadcast(client, until, 4)
         await until(lambda: got() == [1, 2, 3, 4])
         assert [page.recovered for page in pages if 4 in numbers(page.records)] == [False]
-        await link.store.call("DEL", link.names.feed)
+        await client.store.call("DEL", client.names.feed)
         await until(lambda: not pages[-1].records)
         assert pages[-1] == Page([], recovered=False, last="")
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def test_random_trims_deletes_and_reconnects_never_leave_a_silent_hole(link: Link, until: Until) -> None:
+async def test_random_trims_deletes_and_reconnects_never_leave_a_silent_hole(client: Client, until: Until) -> None:
     """400 steps of commits, trims and deletions, three readers that read now and then: every id once, or it is said."""
     choose = random.Random(5)  # noqa: S311 - a schedule, not a secret
-    consumer, feed = Consumer(link, [echo]), Feed(link)
+    consumer, feed = Consumer(client, [echo]), Feed(client)
     sent = 0
     readers: list[tuple[str, int]] = [("", 0)] * 3  # last id, numbers known up to
     async with running(consumer):
@@ -164,13 +166,13 @@ async def test_random_trims_deletes_and_reconnects_never_leave_a_silent_hole(lin
             step = choose.random()
             if step < 0.45:
                 count = choose.randint(1, 4)
-                await add(link, "numbers", *map(number, range(sent, sent + count)))
+                await add(client, "numbers", *map(number, range(sent, sent + count)))
                 sent += count
                 await until(lambda: consumer.stats.events == sent)  # noqa: B023 - awaited in this round
             elif step < 0.55:
-                await link.store.call("XTRIM", link.names.feed, "MAXLEN", "=", choose.randint(1, 8))
+                await client.store.call("XTRIM", client.names.feed, "MAXLEN", "=", choose.randint(1, 8))
             elif step < 0.57:
-                await link.store.call("DEL", link.names.feed)
+                await client.store.call("DEL", client.names.feed)
             else:
                 at = choose.randrange(3)
                 last, known = readers[at]
@@ -181,5 +183,5 @@ async def test_random_trims_deletes_and_reconnects_never_leave_a_silent_hole(lin
                     readers[at] = (page.last, known + len(found))
                 else:  # the reader fetches what it follows anew, which is now complete up to `last`
                     newest = await feed.newest()
-                    top = [record for record in await fed(link) if record.id == newest]
+                    top = [record for record in await fed(client) if record.id == newest]
                     readers[at] = (newest, numbers(top)[0] + 1 if top else sent)

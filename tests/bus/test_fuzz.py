@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
-from serving import data, running
 
-from cachebus.consumer import Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Effects
-from cachebus.events import Event, Moment
-from cachebus.handlers import on
-from cachebus.link import Link
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Broadcast, Effects
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.events import Event, Moment
+from cachebus.bus.handlers import on
+from cachebus.redis.client import Client
+from tests.support.serving import data, running
 
 EVENTS = int(os.environ.get("FUZZ_EVENTS", "20000"))
 GOOD = b'{"user_id":7,"action":"new_trade","at":"2026-01-01T00:00:00Z","tags":["a"]}'
@@ -50,7 +50,7 @@ def fuzzed(choose: random.Random) -> bytes:
     return bytes(payload)
 
 
-async def test_fuzzed_events_never_reach_a_handler_as_a_wrong_type(link: Link, until: Callable[..., Any]) -> None:
+async def test_fuzzed_events_never_reach_a_handler_as_a_wrong_type(client: Client, until: Callable[..., Any]) -> None:
     """Every one is counted, as handled or as a dead letter; good events between them are handled, all of them."""
     choose = random.Random(11)  # noqa: S311 - garbage, not a secret
     wrong: list[Any] = []
@@ -69,8 +69,8 @@ async def test_fuzzed_events_never_reach_a_handler_as_a_wrong_type(link: Link, u
         if envelope.id == "good":
             yield Broadcast("good", "good", event.user_id)
 
-    stream = link.names.bus("events", "0")
-    wire = await link.store.dedicated(stream)
+    stream = client.names.bus("events", "0")
+    wire = await client.store.dedicated(stream)
     good = 0
     for _ in range(EVENTS // 200):
         sent = [wire.send("XADD", stream, "*", "channel", "trades", "payload", fuzzed(choose)) for _ in range(199)]
@@ -81,12 +81,12 @@ async def test_fuzzed_events_never_reach_a_handler_as_a_wrong_type(link: Link, u
         await asyncio.gather(*sent)
     await wire.close()
     total = EVENTS // 200 * 201
-    consumer = Consumer(link, [handle])
+    consumer = Consumer(client, [handle])
     async with running(consumer):
         await until(lambda: consumer.stats.events == total, deadline_s=120)
         await consumer.drain()
     stats = consumer.stats.handlers
     assert wrong == []
     assert stats.handled + stats.dead_lettered == total
-    assert await data(link) == [7] * good
-    assert all(letter.reason for letter in await DeadLetters(link).list(1000))
+    assert await data(client) == [7] * good
+    assert all(letter.reason for letter in await DeadLetters(client).list(1000))

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from cachebus.effects import Broadcast, Effect, Effects, Invalidate, Refresh, Retry
+from cachebus import Cache
+from cachebus.bus.effects import Broadcast, Effect, Effects, Invalidate, Refresh, Retry
+from cachebus.bus.engine.commit import Plan, Unfit
+from cachebus.bus.events import Event, Moment
+from cachebus.bus.handlers import Handler, HandlerPolicy, Routes, on
 from cachebus.errors import ConfigurationError
-from cachebus.events import Event
-from cachebus.handlers import Handler, HandlerPolicy, Routes, find_handlers, on
 
 
 class TradeEvent(msgspec.Struct):
@@ -42,20 +44,93 @@ def test_equal_refreshes_are_equal() -> None:
     assert repr(Refresh(view, 1, b=2)) == "Refresh('v:{a}', 1, b=2)"
 
 
-def test_the_loader_finds_handlers_and_counts_an_imported_one_once() -> None:
-    """Modules hold handlers; nothing is registered anywhere."""
-    first, second = types.ModuleType("first"), types.ModuleType("second")
-    first.trade_changed = second.imported = trade_changed  # type: ignore[attr-defined] # a module made by hand
-    first.other = 5  # type: ignore[attr-defined] # a module made by hand
-    assert find_handlers([first, second]) == (trade_changed,)
+class ReportDone(msgspec.Struct):
+    report_id: int
 
 
-def test_two_handlers_of_one_name_are_refused() -> None:
-    """Names stand in retries and dead letters, so they must tell handlers apart."""
-    module = types.ModuleType("m")
-    module.a, module.b = (on("a:b", name="same")(lambda _event: None) for _ in range(2))  # type: ignore[attr-defined] # a module made by hand
-    with pytest.raises(ConfigurationError, match="same"):
-        find_handlers([module])
+def _for_reports(event: ReportDone) -> None: ...
+
+
+def _for_lists(events: list[TradeEvent]) -> None: ...
+
+
+def _for_one(event: TradeEvent) -> None: ...
+
+
+def _for_nobody_knows(event: "Unknown") -> None: ...  # type: ignore[name-defined]  # noqa: F821, UP037 - the point of it
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: on("trade:updates", TradeEvent)(_for_reports),
+            "ReportDone, but write @on('trade:updates', ReportDone)",
+        ),
+        (lambda: on("trade:updates")(_for_one), "write @on('trade:updates', TradeEvent)"),
+        (lambda: on("trade:updates", TradeEvent)(_for_lists), "annotate TradeEvent, or write batch=100"),
+        (lambda: on("trade:updates", TradeEvent, batch=10)(_for_one), "it gets a list: annotate list[TradeEvent]"),
+        (lambda: on("trade:updates", dict[str, int], batch=10)(_for_one), "it gets a list"),
+        (lambda: on(_for_one), "write @on("),
+    ],
+)
+def test_a_handler_annotated_for_other_events_is_refused(make: Any, told: str) -> None:
+    """At decoration, with what to write instead."""
+    with pytest.raises(ConfigurationError) as refused:
+        make()
+    assert told in str(refused.value)
+
+
+def test_annotations_that_fit_or_say_nothing_pass() -> None:
+    """The same class, one above it, a union, what cannot be evaluated, none at all."""
+
+    class Special(TradeEvent):
+        pass
+
+    def union(event: TradeEvent | None) -> None: ...
+
+    def bare(event) -> None: ...  # type: ignore[no-untyped-def]
+
+    on("trade:updates", TradeEvent)(_for_one)
+    on("trade:updates", Special)(_for_one)
+    on("trade:updates", TradeEvent, batch=10)(_for_lists)
+    on("trade:updates", TradeEvent | None)(union)
+    on("trade:updates", TradeEvent)(_for_nobody_knows)
+    on("trade:updates", TradeEvent)(bare)
+
+
+def test_a_lone_string_is_one_name() -> None:
+    """`Invalidate(tags="user:7")` is what it looks like."""
+    plan = Plan()
+    plan.add([Invalidate(tags="user:7", keys="k")])
+    assert list(plan.scopes) == ["t:user:7", "k:k"]
+
+
+def test_a_refresh_reaches_whatever_has_the_plain_name_of_its_key() -> None:
+    """An argument whose type is not declared is marked in the key: both entries are old."""
+    cache = Cache.memory()
+
+    @cache.view("row:{n}", ttl="1m")
+    async def row(n) -> int:  # type: ignore[no-untyped-def]
+        return int(n)
+
+    plan = Plan()
+    plan.add([Refresh(row, 7)])
+    assert list(plan.scopes) == ["k:row:7"]
+    assert list(plan.refreshes) == ["row:7%int"]
+
+
+def test_a_method_cannot_be_refreshed_by_another_process() -> None:
+    """Its object is here; the error says so, and what to do instead."""
+    cache = Cache.memory()
+
+    class Desk:
+        @cache.view("desk:{n}", ttl="1m", not_in_key="self")
+        async def row(self, n: int) -> int:
+            return n
+
+    with pytest.raises(Unfit, match=r"'desk:{n}' is a method: .* refresh it here"):
+        Plan().add([Refresh(Desk().row, 7)])
 
 
 def test_routes_give_every_matching_handler_in_order() -> None:
@@ -126,3 +201,33 @@ def test_backoff_doubles_up_to_its_limit_and_is_spread() -> None:
 def test_retry_reads_durations_as_people_write_them() -> None:
     """`Retry("5s")` is five seconds; without one it is the handler's backoff."""
     assert (Retry("5s").after_ms, Retry().after_ms) == (5000, None)
+
+
+class Opaque:
+    """A class that says nothing of its fields."""
+
+
+@pytest.mark.parametrize("declared", [Opaque, list[Opaque], dict[str, Opaque | None]])
+def test_a_class_without_known_fields_is_refused_at_the_decorator_line(declared: Any) -> None:
+    """It would make a dead letter of every event. The message says what to write."""
+    with pytest.raises(ConfigurationError) as refused:
+        on("a:b", declared, name="orders.placed")(lambda _event: None)
+    assert str(refused.value) == (
+        "handler 'orders.placed': Opaque cannot be read from JSON; "
+        "make it a msgspec.Struct, a dataclass or a Pydantic model"
+    )
+
+
+def test_a_moment_is_read_wherever_it_stands() -> None:
+    """The one class of ours that JSON does not know."""
+
+    class Seen(msgspec.Struct):
+        at: list[Moment]
+
+    assert on("a:b", Seen)(lambda _event: None).decode(b'{"at": [0]}').at[0].year == 1970
+
+
+def test_a_refresh_names_a_view() -> None:
+    """Not its name, nor what a call of it returned."""
+    with pytest.raises(TypeError, match=r"Refresh: 'orders' is not a view; write Refresh\(view, \*arguments\)"):
+        Refresh("orders", 7)  # type: ignore[arg-type]

@@ -7,19 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from serving import running
 
 from cachebus import Cache
-from cachebus.bridge import Bridge
-from cachebus.consumer import Consumer
-from cachebus.effects import Broadcast, Effects
-from cachebus.handlers import on
-from cachebus.private_server import PrivateServer
-from cachebus.refreshes import Refresher
-from cachebus.scheduler import Scheduler
+from cachebus.bus.effects import Broadcast, Effects
+from cachebus.bus.engine.bridge import Bridge
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.engine.mover import Mover
+from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.handlers import on
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import running
 
 Until = Callable[..., Any]
-WATCHED_S = 10
+WATCHED_S = 5
 MOST_A_SECOND = 4
 
 
@@ -51,12 +52,12 @@ def seconds(server: PrivateServer) -> float:
 async def test_idle_parts_send_at_most_four_commands_a_second_over_four_connections(
     own_server: PrivateServer, until: Until
 ) -> None:
-    """Cache, consumer, bridge, refresher and scheduler, over ten seconds; not what the process tells of itself."""
+    """Cache, consumer, bridge, refresher, mover, scheduler, over five seconds; not what the process tells of itself."""
     async with Cache(own_server.url) as cache:
-        link = cache.link
-        consumer, bridge = Consumer(link, [numbers]), Bridge(link, [numbers])
-        refresher = Refresher(link, cache.views, reading=cache.reading)
-        async with running(consumer, bridge, refresher, Scheduler(link, ())):
+        client = cache.client
+        consumer, bridge = Consumer(client, [numbers]), Bridge(client, [numbers])
+        refresher = Refresher(client, cache.views, reading=cache.reading)
+        async with running(consumer, bridge, refresher, Mover(client), Scheduler(client, ())):
             await until(lambda: consumer.active and bridge.listening)
             begun, before = seconds(own_server), asked(own_server)
             await asyncio.sleep(WATCHED_S)

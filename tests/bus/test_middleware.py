@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, data, number, running
 
-from cachebus.consumer import Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Drop, Effect, Effects, Retry
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Broadcast, Drop, Effect, Effects, Retry
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.events import Event
+from cachebus.bus.handlers import on
+from cachebus.bus.middleware import Handling, Middleware
 from cachebus.errors import ConfigurationError
-from cachebus.events import Event
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.middleware import Handling, Middleware
+from cachebus.redis.client import Client
+from tests.support.serving import add, data, number, running
 
 Until = Callable[..., Any]
 
@@ -62,7 +62,7 @@ def notes() -> Notes:
     return Notes()
 
 
-async def test_a_generator_runs_to_its_end_inside(link: Link, until: Until, notes: Notes) -> None:
+async def test_a_generator_runs_to_its_end_inside(client: Client, until: Until, notes: Notes) -> None:
     """What a handler does between its effects is surrounded, too; its effects are those it yielded."""
 
     @on("numbers", Number, name="h", middleware=[notes.plain()])
@@ -71,12 +71,12 @@ async def test_a_generator_runs_to_its_end_inside(link: Link, until: Until, note
         yield Broadcast("numbers", "n", event.n)
         notes.lines.append("done")
 
-    await add(link, "numbers", number(1))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 1)
     assert notes.lines == ["plain h 1 1", "begin", "done", "plain end"]
-    assert await data(link) == [1]
+    assert await data(client) == [1]
 
 
 def plain_handler(event: Number) -> Effects:
@@ -108,34 +108,34 @@ async def generator_handler(event: Number) -> AsyncIterator[Effect]:
     "function", [plain_handler, single_handler, enveloped_handler, coroutine_handler, generator_handler]
 )
 async def test_asynchronous_middleware_surrounds_any_handler(
-    link: Link, until: Until, notes: Notes, function: Callable[..., Any]
+    client: Client, until: Until, notes: Notes, function: Callable[..., Any]
 ) -> None:
     """Plain, asynchronous, with an envelope or yielding: the effects arrive, in the order of the events."""
     handler = on("numbers", Number, name="h", middleware=[notes.waiting()])(function)
-    await add(link, "numbers", *map(number, range(40)))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", *map(number, range(40)))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 40)
-    assert await data(link) == list(range(40))
+    assert await data(client) == list(range(40))
     assert notes.lines.count("waiting h 1 1") == notes.lines.count("waiting end") == 40
 
 
-async def test_the_first_one_is_outermost(link: Link, until: Until, notes: Notes) -> None:
+async def test_the_first_one_is_outermost(client: Client, until: Until, notes: Notes) -> None:
     """They nest in the order they are written, plain ones inside asynchronous ones."""
     around = [notes.waiting("outer"), notes.plain("middle"), notes.plain("inner")]
     handler = on("numbers", Number, name="h", middleware=around)(plain_handler)
-    await add(link, "numbers", number(1))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 1)
     ends = ["inner end", "middle end", "outer end"]
     assert notes.lines == ["outer h 1 1", "middle h 1 1", "inner h 1 1", *ends]
-    assert await data(link) == [1]
+    assert await data(client) == [1]
 
 
 @pytest.mark.parametrize("kind", ["plain", "waiting"])
 async def test_every_attempt_is_surrounded_and_sees_what_was_raised(
-    link: Link, until: Until, notes: Notes, kind: str
+    client: Client, until: Until, notes: Notes, kind: str
 ) -> None:
     """A retry runs inside as the first run did; exceptions and signals pass through."""
 
@@ -147,8 +147,8 @@ async def test_every_attempt_is_surrounded_and_sees_what_was_raised(
             raise RuntimeError("again")
         raise Drop
 
-    await add(link, "numbers", number(1))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.handlers.dropped == 1)
     assert notes.lines == [f"{kind} h 1 {attempt}" for attempt in (1, 2, 3)]
@@ -156,22 +156,22 @@ async def test_every_attempt_is_surrounded_and_sees_what_was_raised(
 
 
 @pytest.mark.parametrize("kind", ["plain", "waiting"])
-async def test_a_list_of_events_is_surrounded_once(link: Link, until: Until, notes: Notes, kind: str) -> None:
+async def test_a_list_of_events_is_surrounded_once(client: Client, until: Until, notes: Notes, kind: str) -> None:
     """A handler of lists is one run; its middleware sees every envelope."""
 
     @on("numbers", Number, name="h", batch=100, middleware=[getattr(notes, kind)()])
     def handler(events: list[Number]) -> Effects:
         yield Broadcast("numbers", "n", [event.n for event in events])
 
-    await add(link, "numbers", *map(number, range(20)))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", *map(number, range(20)))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 20)
     assert notes.lines == [f"{kind} h 20 1", f"{kind} end"]
-    assert await data(link) == [list(range(20))]
+    assert await data(client) == [list(range(20))]
 
 
-async def test_it_may_answer_instead_add_or_refuse(link: Link, until: Until) -> None:
+async def test_it_may_answer_instead_add_or_refuse(client: Client, until: Until) -> None:
     """What it returns is what is written; without `call_next` the handler does not run; raising ends the run."""
 
     def guard(handling: Handling, call_next: Callable[[], list[Effect]]) -> Effects:
@@ -183,15 +183,15 @@ async def test_it_may_answer_instead_add_or_refuse(link: Link, until: Until) -> 
         return [*call_next(), Broadcast("numbers", "n", "added")]
 
     handler = on("numbers", Number, middleware=[guard])(plain_handler)
-    await add(link, "numbers", *map(number, (1, 2, 3)))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", *map(number, (1, 2, 3)))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 3)
-    assert await data(link) == ["instead", 3, "added"]
+    assert await data(client) == ["instead", 3, "added"]
     assert consumer.stats.handlers.dropped == 1
 
 
-async def test_the_handler_sees_what_it_has_set(link: Link, until: Until) -> None:
+async def test_the_handler_sees_what_it_has_set(client: Client, until: Until) -> None:
     """A context variable bound around a handler is there inside, and gone for the next event."""
     tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
 
@@ -204,14 +204,14 @@ async def test_the_handler_sees_what_it_has_set(link: Link, until: Until) -> Non
     async def handler(_event: Number) -> Effects:
         return [Broadcast("numbers", "n", tenant.get())]
 
-    await add(link, "numbers", *map(number, (1, 2)))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", *map(number, (1, 2)))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 2)
-    assert await data(link) == ["first", "nobody"]
+    assert await data(client) == ["first", "nobody"]
 
 
-async def test_its_time_counts_towards_the_timeout(link: Link, until: Until) -> None:
+async def test_its_time_counts_towards_the_timeout(client: Client, until: Until) -> None:
     """One that never ends holds up nothing: the event becomes a dead letter and the next is handled."""
 
     async def stuck(handling: Handling, call_next: Callable[[], Awaitable[Effects]]) -> Effects:
@@ -220,18 +220,18 @@ async def test_its_time_counts_towards_the_timeout(link: Link, until: Until) -> 
         return await call_next()
 
     handler = on("numbers", Number, retries=0, timeout="50ms", middleware=[stuck])(plain_handler)
-    await add(link, "numbers", *map(number, (1, 2)))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", *map(number, (1, 2)))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 2)
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert "not done within 0.05 s" in letter.reason
-    assert await data(link) == [2]
+    assert await data(client) == [2]
 
 
 @pytest.mark.parametrize(("function", "count"), [(single_handler, 1), (plain_handler, 1), (lambda _event: None, 0)])
 async def test_what_is_inside_answers_with_a_list(
-    link: Link, until: Until, function: Callable[..., Any], count: int
+    client: Client, until: Until, function: Callable[..., Any], count: int
 ) -> None:
     """One effect is a list of one, and nothing an empty list: middleware can count and add."""
     counted: list[int] = []
@@ -242,23 +242,23 @@ async def test_what_is_inside_answers_with_a_list(
         return [*effects, Broadcast("numbers", "n", "added")]
 
     handler = on("numbers", Number, middleware=[counting])(function)
-    await add(link, "numbers", number(1))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 1)
     assert counted == [count]
-    assert (await data(link))[-1] == "added"
+    assert (await data(client))[-1] == "added"
 
 
 @pytest.mark.parametrize("answer", ["text", 5])
-async def test_an_answer_that_is_none_is_still_refused(link: Link, until: Until, notes: Notes, answer: Any) -> None:
+async def test_an_answer_that_is_none_is_still_refused(client: Client, until: Until, notes: Notes, answer: Any) -> None:
     """Middleware that hands on whatever it got does not turn nonsense into effects."""
     handler = on("numbers", Number, middleware=[notes.plain()])(lambda _event: answer)
-    await add(link, "numbers", number(1))
-    consumer = Consumer(link, [handler])
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [handler])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 1)
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert (letter.kind, letter.attempts) == ("unfit", 1)
     assert f"the handler returned {type(answer).__name__}" in letter.reason
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, data, number, running
 
-from cachebus.bridge import Bridge
-from cachebus.bus import Bus
-from cachebus.consumer import Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Broadcast, Effects
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Broadcast, Effects
+from cachebus.bus.engine.bridge import Bridge
+from cachebus.bus.engine.consumer import Consumer, ConsumerOptions
+from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
 from cachebus.errors import CommandRefused
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
-from cachebus.refreshes import Refresher
+from cachebus.redis.client import Client
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import add, data, number, running
 
 Until = Callable[..., Any]
 
@@ -38,14 +38,14 @@ def echo(event: Number) -> Effects:
     yield Broadcast("numbers", "n", event.n)
 
 
-async def has(link: Link, numbers: list[int]) -> bool:
+async def has(client: Client, numbers: list[int]) -> bool:
     """Say whether the feed holds exactly these numbers, once the server can be asked."""
-    return link.store.up and await data(link) == numbers
+    return client.store.up and await data(client) == numbers
 
 
-def parts(link: Link) -> tuple[Consumer, Bridge, Refresher]:
+def parts(client: Client) -> tuple[Consumer, Bridge, Refresher]:
     """Return everything a worker runs."""
-    return Consumer(link, [echo], lease="2s"), Bridge(link, [echo]), Refresher(link, {}, reading=dict)  # type: ignore[arg-type] # it loads nothing here
+    return Consumer(client, [echo], lease="2s"), Bridge(client, [echo]), Refresher(client, {}, reading=dict)  # type: ignore[arg-type] # it loads nothing here
 
 
 # -- the server comes and goes --------------------------------------------------------------------------------------
@@ -54,80 +54,80 @@ def parts(link: Link) -> tuple[Consumer, Bridge, Refresher]:
 async def test_a_restart_with_its_data_loses_and_doubles_nothing(until: Until) -> None:
     """Killed and restarted (append-only, every write kept) in the middle of 600 events: each once, in order."""
     with PrivateServer.start("appendfsync always") as server:
-        async with Link(server.url) as link:
-            consumer, bridge, refresher = parts(link)
+        async with Client(server.url) as client:
+            consumer, bridge, refresher = parts(client)
             async with running(consumer, bridge, refresher) as tasks:
-                bus = Bus(link)
+                bus = Bus(client)
                 for n in range(600):
                     if n in (200, 400):
                         await asyncio.to_thread(server.restart)
                     await bus.publish("numbers", {"n": n}, timeout="20s")
-                await until(lambda: has(link, list(range(600))))
+                await until(lambda: has(client, list(range(600))))
                 assert not any(task.done() for task in tasks)
         assert server.ask("XLEN", "{cachebus}:deadletters") == 0
 
 
 async def test_a_server_restarted_empty_is_served_anew(own_server: PrivateServer, until: Until) -> None:
     """Everything is gone: the worker goes on with what comes then."""
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = parts(link)
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = parts(client)
         async with running(consumer, bridge, refresher) as tasks:
-            await add(link, "numbers", number(1))
-            await until(lambda: has(link, [1]))
+            await add(client, "numbers", number(1))
+            await until(lambda: has(client, [1]))
             await asyncio.to_thread(own_server.restart, empty=True)
-            await Bus(link).publish("numbers", {"n": 2}, timeout="20s")
-            await until(lambda: has(link, [2]))
+            await Bus(client).publish("numbers", {"n": 2}, timeout="20s")
+            await until(lambda: has(client, [2]))
             await until(lambda: bridge.listening)
-            await link.store.call("PUBLISH", "numbers", number(3))
-            await until(lambda: has(link, [2, 3]))
+            await client.store.call("PUBLISH", "numbers", number(3))
+            await until(lambda: has(client, [2, 3]))
             assert not any(task.done() for task in tasks)
 
 
 async def test_a_flush_is_survived(own_server: PrivateServer, until: Until) -> None:
     """FLUSHALL under a running worker: it takes the shard again, and handles what comes then, once."""
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = parts(link)
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = parts(client)
         async with running(consumer, bridge, refresher):
-            await add(link, "numbers", number(1))
-            await until(lambda: has(link, [1]))
-            await link.store.call("FLUSHALL")
-            await Bus(link).publish("numbers", {"n": 2})
-            await until(lambda: has(link, [2]))
-            await link.store.call("PUBLISH", "numbers", number(3))
-            await until(lambda: has(link, [2, 3]))
+            await add(client, "numbers", number(1))
+            await until(lambda: has(client, [1]))
+            await client.store.call("FLUSHALL")
+            await Bus(client).publish("numbers", {"n": 2})
+            await until(lambda: has(client, [2]))
+            await client.store.call("PUBLISH", "numbers", number(3))
+            await until(lambda: has(client, [2, 3]))
 
 
 async def test_connections_killed_by_the_server_are_made_again(own_server: PrivateServer, until: Until) -> None:
     """CLIENT KILL of everything, three times, under a stream of events: each once, in order."""
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = parts(link)
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = parts(client)
         async with running(consumer, bridge, refresher) as tasks:
-            bus = Bus(link)
+            bus = Bus(client)
             for n in range(30):
                 if n % 10 == 5:
                     own_server.ask("CLIENT", "KILL", "TYPE", "normal")
                     own_server.ask("CLIENT", "KILL", "TYPE", "pubsub")
                 await bus.publish("numbers", {"n": n}, timeout="20s")
-            await until(lambda: has(link, list(range(30))))
+            await until(lambda: has(client, list(range(30))))
             assert not any(task.done() for task in tasks)
 
 
 async def test_a_server_that_hangs_is_waited_for(own_server: PrivateServer, until: Until) -> None:
     """SIGSTOP for longer than every deadline, sockets open: afterwards each event once, in order."""
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = parts(link)
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = parts(client)
         async with running(consumer, bridge, refresher) as tasks:
-            await add(link, "numbers", number(0))
-            await until(lambda: has(link, [0]))
+            await add(client, "numbers", number(0))
+            await until(lambda: has(client, [0]))
             own_server.pause()
-            publishing = asyncio.create_task(Bus(link).publish("numbers", {"n": 1}, timeout="30s"))
+            publishing = asyncio.create_task(Bus(client).publish("numbers", {"n": 1}, timeout="30s"))
             await asyncio.sleep(4.5)  # beyond the reader's two seconds, the probe's four and the lease
             own_server.resume()
             await publishing
-            await until(lambda: has(link, [0, 1]))
+            await until(lambda: has(client, [0, 1]))
             await until(lambda: bridge.listening)
-            await link.store.call("PUBLISH", "numbers", number(2))
-            await until(lambda: has(link, [0, 1, 2]))
+            await client.store.call("PUBLISH", "numbers", number(2))
+            await until(lambda: has(client, [0, 1, 2]))
             assert not any(task.done() for task in tasks)
 
 
@@ -242,8 +242,8 @@ async def test_a_server_that_refuses_is_waited_for_and_no_task_dies(
 ) -> None:
     """READONLY, OOM, NOPERM, WRONGTYPE, BUSY, NOAUTH, NOSCRIPT: told once, waited out, each event's effects once."""
     caplog.set_level(logging.WARNING, "cachebus")
-    async with Link(own_server.url) as link:
-        consumer, bridge, refresher = parts(link)
+    async with Client(own_server.url) as client:
+        consumer, bridge, refresher = parts(client)
         entered, leave = asyncio.Event(), asyncio.Event()
 
         @on("gate", Number, timeout="60s")
@@ -252,12 +252,12 @@ async def test_a_server_that_refuses_is_waited_for_and_no_task_dies(
             await leave.wait()
             return [Broadcast("numbers", "n", event.n)]
 
-        consumer = Consumer(link, [echo, gate], lease="2s")
+        consumer = Consumer(client, [echo, gate], lease="2s")
         async with running(consumer, bridge, refresher) as tasks:
-            await add(link, "numbers", number(1))
-            await until(lambda: has(link, [1]))
+            await add(client, "numbers", number(1))
+            await until(lambda: has(client, [1]))
             await until(lambda: bridge.listening)
-            await add(link, "gate", number(2))
+            await add(client, "gate", number(2))
             await entered.wait()
             before = len(asyncio.all_tasks())
             await breaks(own_server)
@@ -265,65 +265,65 @@ async def test_a_server_that_refuses_is_waited_for_and_no_task_dies(
             if mends is not nothing:
                 await until(lambda: consumer.stats.faults > 2, "the consumer did not notice")
             await mends(own_server)
-            await Bus(link).publish("numbers", {"n": 3}, timeout="20s")
-            await until(lambda: has(link, [1, 2, 3]))
+            await Bus(client).publish("numbers", {"n": 3}, timeout="20s")
+            await until(lambda: has(client, [1, 2, 3]))
             assert not any(task.done() for task in tasks)
             await until(lambda: len(asyncio.all_tasks()) <= before)
             await until(lambda: bridge.listening)
-            await link.store.call("PUBLISH", "numbers", number(4))
-            await until(lambda: has(link, [1, 2, 3, 4]))
+            await client.store.call("PUBLISH", "numbers", number(4))
+            await until(lambda: has(client, [1, 2, 3, 4]))
     told = [record.message.split(": ")[1] for record in caplog.records if "shard 0 waits" in record.message]
     assert len(told) == len(set(told)) <= 2
     assert any(refusal in message for message in told) or not refusal
 
 
-async def test_a_commit_that_cannot_be_written_whole_is_not_written_in_part(link: Link, until: Until) -> None:
+async def test_a_commit_that_cannot_be_written_whole_is_not_written_in_part(client: Client, until: Until) -> None:
     """One of its keys holds something else: no effect is visible until all can be, and then each is once."""
-    letters = link.names.bus("deadletters")
-    await link.store.call("SET", letters, "somebody's")
-    await add(link, "numbers", number(1), b"garbage", number(2))
-    consumer = Consumer(link, [echo])
+    letters = client.names.bus("deadletters")
+    await client.store.call("SET", letters, "somebody's")
+    await add(client, "numbers", number(1), b"garbage", number(2))
+    consumer = Consumer(client, [echo])
     async with running(consumer):
         await until(lambda: consumer.stats.faults > 2)
-        assert await link.store.call("EXISTS", link.names.feed, link.names.journal) == 0
-        await link.store.call("DEL", letters)
-        await until(lambda: has(link, [1, 2]))
-    assert await DeadLetters(link).count() == 1
+        assert await client.store.call("EXISTS", client.names.feed, client.names.journal) == 0
+        await client.store.call("DEL", letters)
+        await until(lambda: has(client, [1, 2]))
+    assert await DeadLetters(client).count() == 1
 
 
 # -- somebody else meddles with the stream ----------------------------------------------------------------------------
 
 
-async def test_events_trimmed_by_somebody_else_are_noticed(link: Link, until: Until) -> None:
+async def test_events_trimmed_by_somebody_else_are_noticed(client: Client, until: Until) -> None:
     """A foreign XADD MAXLEN drops what was not handled: a dead letter says so, and the metric."""
-    stream = link.names.bus("events", "0")
-    consumer = Consumer(link, [echo])
+    stream = client.names.bus("events", "0")
+    consumer = Consumer(client, [echo])
     async with running(consumer):
-        await add(link, "numbers", number(1))
-        await until(lambda: has(link, [1]))
+        await add(client, "numbers", number(1))
+        await until(lambda: has(client, [1]))
         await consumer.drain()
-    await add(link, "numbers", *map(number, range(2, 10)))
-    await link.store.call("XADD", stream, "MAXLEN", "=", 2, "*", "channel", "numbers", "payload", number(10))
-    after = Consumer(link, [echo])
+    await add(client, "numbers", *map(number, range(2, 10)))
+    await client.store.call("XADD", stream, "MAXLEN", "=", 2, "*", "channel", "numbers", "payload", number(10))
+    after = Consumer(client, [echo])
     async with running(after):
-        await until(lambda: has(link, [1, 9, 10]))
+        await until(lambda: has(client, [1, 9, 10]))
         await until(lambda: after.stats.gaps == 1)
-        await add(link, "numbers", number(11))
+        await add(client, "numbers", number(11))
         await until(lambda: after.stats.events == 3)
-    (letter,) = await DeadLetters(link).list()
+    (letter,) = await DeadLetters(client).list()
     assert letter.kind == "gap"
     assert "may be gone" in letter.reason
     assert not letter.replayable
-    assert await DeadLetters(link).replay([letter.letter_id]) == 0
+    assert await DeadLetters(client).replay([letter.letter_id]) == 0
 
 
-async def test_what_is_handled_is_trimmed_and_what_is_not_never_is(link: Link, until: Until) -> None:
+async def test_what_is_handled_is_trimmed_and_what_is_not_never_is(client: Client, until: Until) -> None:
     """With no retention at all the stream shrinks to little, and our own trimming is never taken for a gap."""
-    stream = link.names.bus("events", "0")
-    consumer = Consumer(link, [echo], retention="1ms")
+    stream = client.names.bus("events", "0")
+    consumer = Consumer(client, [echo], options=ConsumerOptions(retention="1ms"))
     async with running(consumer):
         for first in range(0, 2000, 500):
-            wire = await link.store.dedicated(stream)
+            wire = await client.store.dedicated(stream)
             await asyncio.gather(
                 *[
                     wire.send("XADD", stream, "*", "channel", "numbers", "payload", number(n))
@@ -333,38 +333,38 @@ async def test_what_is_handled_is_trimmed_and_what_is_not_never_is(link: Link, u
             await wire.close()
             await until(lambda first=first: consumer.stats.events == first + 500)
             await until(lambda: consumer.stats.waiting == 0)
-    assert await data(link) == list(range(2000))
+    assert await data(client) == list(range(2000))
     assert consumer.stats.gaps == 0
-    assert 1 <= await link.store.call("XLEN", stream) < 500
+    assert 1 <= await client.store.call("XLEN", stream) < 500
 
 
-async def test_handled_events_are_kept_for_their_retention(link: Link, until: Until) -> None:
+async def test_handled_events_are_kept_for_their_retention(client: Client, until: Until) -> None:
     """By default whoever looks a minute later still finds them; half the stream's limit at most."""
-    stream = link.names.bus("events", "0")
-    await add(link, "numbers", *map(number, range(1000)))
-    consumer = Consumer(link, [echo])
+    stream = client.names.bus("events", "0")
+    await add(client, "numbers", *map(number, range(1000)))
+    consumer = Consumer(client, [echo])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 1000)
-    assert await link.store.call("XLEN", stream) == 1000
-    await add(link, "numbers", *map(number, range(1000)))
-    crowded = Consumer(link, [echo], max_events=1000)
+    assert await client.store.call("XLEN", stream) == 1000
+    await add(client, "numbers", *map(number, range(1000)))
+    crowded = Consumer(client, [echo], options=ConsumerOptions(max_events=1000))
     async with running(crowded):
         await until(lambda: crowded.stats.events == 1000)
         await until(lambda: crowded.stats.waiting == 0)
-    assert await link.store.call("XLEN", stream) < 500
+    assert await client.store.call("XLEN", stream) < 500
 
 
-async def test_a_stream_deleted_and_begun_anew_with_older_ids_is_read(link: Link, until: Until) -> None:
+async def test_a_stream_deleted_and_begun_anew_with_older_ids_is_read(client: Client, until: Until) -> None:
     """Ids behind our position would never be read; the position is reset, and a gap counted."""
-    stream = link.names.bus("events", "0")
-    consumer = Consumer(link, [echo])
+    stream = client.names.bus("events", "0")
+    consumer = Consumer(client, [echo])
     async with running(consumer):
-        await add(link, "numbers", number(1))
-        await until(lambda: has(link, [1]))
+        await add(client, "numbers", number(1))
+        await until(lambda: has(client, [1]))
         await consumer.drain()
-    await link.store.call("DEL", stream)
-    await link.store.call("XADD", stream, "5-1", "channel", "numbers", "payload", number(2))
-    after = Consumer(link, [echo])
+    await client.store.call("DEL", stream)
+    await client.store.call("XADD", stream, "5-1", "channel", "numbers", "payload", number(2))
+    after = Consumer(client, [echo])
     async with running(after):
-        await until(lambda: has(link, [1, 2]))
+        await until(lambda: has(client, [1, 2]))
     assert after.stats.gaps == 1

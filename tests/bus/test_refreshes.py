@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from serving import add, running
 
 from cachebus import Cache, CacheSettings, Warmed
-from cachebus.consumer import Consumer
-from cachebus.deadletters import DeadLetters
-from cachebus.effects import Effects, Refresh
-from cachebus.handlers import on
-from cachebus.link import Link
-from cachebus.private_server import PrivateServer
-from cachebus.refreshes import Refresher
+from cachebus.bus.dead_letters import DeadLetters
+from cachebus.bus.effects import Effects, Refresh
+from cachebus.bus.engine.consumer import Consumer, ConsumerOptions
+from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.handlers import on
+from cachebus.redis.client import Client
+from cachebus.testing.server import PrivateServer
+from tests.support.serving import add, running
 
 Until = Callable[..., Any]
 
@@ -74,22 +74,24 @@ def asks(view: Any) -> Any:
     return on("trades", Trade, name="asks")(ask)
 
 
-async def left(link: Link) -> int:
+async def left(client: Client) -> int:
     """Return how many refreshes are not done with, by both keys that tell."""
-    items = await link.store.call("HLEN", link.names.bus("refresh-items"))
-    due = await link.store.call("ZCARD", link.names.bus("refreshes"))
+    items = await client.store.call("HLEN", client.names.bus("refresh-items"))
+    due = await client.store.call("ZCARD", client.names.bus("refreshes"))
     return max(int(items), int(due))
 
 
 @pytest.fixture
-async def cache(server: PrivateServer, link: Link) -> AsyncIterator[Cache]:
+async def cache(server: PrivateServer, client: Client) -> AsyncIterator[Cache]:
     """Return a cache of the test's deployment."""
-    settings = CacheSettings(url=server.url, namespace=link.names.namespace)
+    settings = CacheSettings(url=server.url, namespace=client.names.namespace)
     async with Cache(settings=settings) as connected:
         yield connected
 
 
-async def test_a_refresh_effect_makes_the_new_value_readable_at_once(link: Link, cache: Cache, until: Until) -> None:
+async def test_a_refresh_effect_makes_the_new_value_readable_at_once(
+    client: Client, cache: Cache, until: Until
+) -> None:
     """The entry is invalidated with the commit and loaded by a worker; readers then hit."""
     version = 1
     loads: list[int] = []
@@ -101,54 +103,80 @@ async def test_a_refresh_effect_makes_the_new_value_readable_at_once(link: Link,
 
     assert await portfolio(7) == 1
     version = 2
-    consumer = Consumer(link, [asks(portfolio)], loading=cache.loading_only)
-    refresher = Refresher(link, cache.views, reading=cache.reading)
+    consumer = Consumer(client, [asks(portfolio)], options=ConsumerOptions(loading=cache.loading_only))
+    refresher = Refresher(client, cache.views, reading=cache.reading)
     async with running(consumer, refresher):
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         await until(lambda: refresher.stats.loaded == 1)
-        await until(lambda: left_is(link, 0))
+        await until(lambda: left_is(client, 0))
     assert await portfolio(7) == 2
     assert loads == [1, 2]
 
 
-async def left_is(link: Link, count: int) -> bool:
+async def left_is(client: Client, count: int) -> bool:
     """Say whether so many refreshes are left."""
-    return await left(link) == count
+    return await left(client) == count
 
 
-async def test_equal_refreshes_are_loaded_once(link: Link, slow: Slow, until: Until) -> None:
+async def test_what_is_not_worth_a_load_is_only_invalidated(client: Client, slow: Slow, until: Until) -> None:
+    """`worth=True` asks first, naming view, arguments and clock; asked for without it as well, the entry is loaded."""
+    asked: list[tuple[str, bytes, str]] = []
+
+    async def worth(view: str, arguments: bytes, clock: str) -> bool:
+        asked.append((view, arguments, clock))
+        return arguments == b"[8]"
+
+    @on("trades", Trade, name="asks")
+    def ask(event: Trade) -> Effects:
+        yield Refresh(slow, event.user_id, worth=True)
+        if event.user_id == 9:
+            yield Refresh(slow, event.user_id)
+
+    refresher = Refresher(client, {slow.name: slow}, reading=slow.reading, worth=worth)
+    slow.go.set()
+    async with running(Consumer(client, [ask]), refresher):
+        for user in (7, 8, 9):
+            await add(client, "trades", b'{"user_id": %d}' % user)
+        await until(lambda: refresher.stats.loaded == 2)
+        await until(lambda: left_is(client, 0))
+    assert sorted(user for user, _ in slow.started) == [8, 9]
+    assert refresher.stats.not_worth == 1
+    assert [(view, arguments) for view, arguments, _ in asked] == [(slow.name, b"[7]"), (slow.name, b"[8]")]
+
+
+async def test_equal_refreshes_are_loaded_once(client: Client, slow: Slow, until: Until) -> None:
     """50 events of one user are one load."""
-    await add(link, "trades", *[b'{"user_id": 7}'] * 50)
-    consumer = Consumer(link, [asks(slow)])
+    await add(client, "trades", *[b'{"user_id": 7}'] * 50)
+    consumer = Consumer(client, [asks(slow)])
     async with running(consumer):
         await until(lambda: consumer.stats.events == 50)
-    refresher = Refresher(link, {slow.name: slow}, reading=slow.reading)
+    refresher = Refresher(client, {slow.name: slow}, reading=slow.reading)
     slow.go.set()
     async with running(refresher):
-        await until(lambda: left_is(link, 0))
+        await until(lambda: left_is(client, 0))
     assert refresher.stats.loaded == 1
 
 
-async def test_a_refresh_asked_for_while_one_runs_is_loaded_again(link: Link, slow: Slow, until: Until) -> None:
+async def test_a_refresh_asked_for_while_one_runs_is_loaded_again(client: Client, slow: Slow, until: Until) -> None:
     """The load under way is older than the second event: its being done does not count for that one."""
-    consumer = Consumer(link, [asks(slow)])
-    refresher = Refresher(link, {slow.name: slow}, reading=slow.reading)
+    consumer = Consumer(client, [asks(slow)])
+    refresher = Refresher(client, {slow.name: slow}, reading=slow.reading)
     async with running(consumer, refresher):
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         await until(lambda: len(slow.started) == 1)
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         await until(lambda: consumer.stats.events == 2)
         slow.go.set()
-        await until(lambda: left_is(link, 0))
+        await until(lambda: left_is(client, 0))
     first, second = slow.started
     assert second[1] > first[1]
 
 
 async def test_a_failing_loader_is_tried_again_and_then_a_dead_letter(
-    link: Link, until: Until, monkeypatch: pytest.MonkeyPatch
+    client: Client, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five attempts; the dead letter has the view, the arguments and the traceback; replay loads it."""
-    monkeypatch.setattr("cachebus.refreshes.BACKOFF_MS", 1)
+    monkeypatch.setattr("cachebus.bus.engine.refresher.FIRST_BACKOFF_S", 0.001)
     broken = True
 
     class Failing(Slow):
@@ -159,91 +187,93 @@ async def test_a_failing_loader_is_tried_again_and_then_a_dead_letter(
             return Warmed(self.demanded, loaded=True)
 
     view = Failing()
-    consumer, letters = Consumer(link, [asks(view)]), DeadLetters(link)
-    refresher = Refresher(link, {view.name: view}, reading=view.reading)
+    consumer, letters = Consumer(client, [asks(view)]), DeadLetters(client)
+    refresher = Refresher(client, {view.name: view}, reading=view.reading)
     async with running(consumer, refresher):
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         (letter,) = await until(letters.list)
         assert (letter.kind, letter.handler, letter.payload, letter.key) == ("refresh", view.name, b"[7]", "slow:7")
         assert letter.reason == "ValueError: no database"
         assert "raise ValueError" in letter.detail
         assert len(view.started) == 5
-        assert await left(link) == 0
+        assert await left(client) == 0
+        assert await letters.replay([letter.letter_id]) == 1
+        (again,) = await until(letters.list)
+        assert (again.letter_id, again.attempts) == (letter.letter_id, 10)
         broken = False
         assert await letters.replay([letter.letter_id]) == 1
-        await link.store.call("PUBLISH", link.names.bus("refresh"), "1")
         await until(lambda: refresher.stats.loaded == 1)
-        await until(lambda: left_is(link, 0))
+        await until(lambda: left_is(client, 0))
 
 
-async def test_an_entry_whose_loads_end_their_processes_is_given_up(link: Link, slow: Slow, until: Until) -> None:
+async def test_an_entry_whose_loads_end_their_processes_is_given_up(client: Client, slow: Slow, until: Until) -> None:
     """Two takers fall silent: the third one makes a dead letter of it and does not load."""
-    consumer = Consumer(link, [asks(slow)])
+    consumer = Consumer(client, [asks(slow)])
     async with running(consumer):
-        await add(link, "trades", b'{"user_id": 7}')
-        await until(lambda: left_is(link, 1))
-    keys = [link.names.bus("refreshes"), link.names.bus("refresh-items"), link.names.bus("deadletters")]
+        await add(client, "trades", b'{"user_id": 7}')
+        await until(lambda: left_is(client, 1))
+    keys = [*map(client.names.bus, ("refreshes", "refresh-items", "deadletters", "deadletter-ids"))]
     for _ in range(2):  # what a worker does just before its process ends
-        taken = await link.store.run("take_refreshes", keys, (4, 1, 2, 100))
+        taken = await client.store.run("bus/engine/take_refreshes", keys, (4, 1, 2, 100))
         assert taken[2] == b"slow:7"
-        await until(lambda: due_is_past(link))
-    refresher = Refresher(link, {slow.name: slow}, reading=slow.reading)
+        await until(lambda: due_is_past(client))
+    refresher = Refresher(client, {slow.name: slow}, reading=slow.reading)
     async with running(refresher):
-        (letter,) = await until(lambda: DeadLetters(link).list())
+        (letter,) = await until(lambda: DeadLetters(client).list())
     assert (letter.kind, letter.attempts) == ("refresh", 2)
     assert "poison" in letter.reason
     assert slow.started == []
     assert refresher.stats.dead_lettered == 1
 
 
-async def due_is_past(link: Link) -> bool:
+async def due_is_past(client: Client) -> bool:
     """Say whether the first refresh is due by the server's clock."""
-    _, due = await link.store.call("ZRANGE", link.names.bus("refreshes"), 0, 0, "WITHSCORES")
-    seconds, micros = await link.store.call("TIME")
+    _, due = await client.store.call("ZRANGE", client.names.bus("refreshes"), 0, 0, "WITHSCORES")
+    seconds, micros = await client.store.call("TIME")
     return int(float(due)) < int(seconds) * 1_000_000 + int(micros)
 
 
-async def test_what_one_worker_cannot_finish_another_does(link: Link, slow: Slow, until: Until) -> None:
+async def test_what_one_worker_cannot_finish_another_does(client: Client, slow: Slow, until: Until) -> None:
     """A worker that is stopped hands back what it loads, at once, and it does not count as a death."""
-    consumer = Consumer(link, [asks(slow)])
+    consumer = Consumer(client, [asks(slow)])
     async with running(consumer):
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         for _ in range(4):
-            refresher = Refresher(link, {slow.name: slow}, reading=slow.reading)
+            refresher = Refresher(client, {slow.name: slow}, reading=slow.reading)
             before = len(slow.started)
             async with running(refresher):
                 await until(lambda: len(slow.started) > before)  # noqa: B023 - awaited in this round
         slow.go.set()
-        last = Refresher(link, {slow.name: slow}, reading=slow.reading)
+        last = Refresher(client, {slow.name: slow}, reading=slow.reading)
         async with running(last):
-            await until(lambda: left_is(link, 0))
+            await until(lambda: left_is(client, 0))
     assert last.stats.loaded == 1
-    assert await DeadLetters(link).count() == 0
+    assert await DeadLetters(client).count() == 0
 
 
-async def test_drain_finishes_the_loads_under_way(link: Link, slow: Slow, until: Until) -> None:
+async def test_drain_finishes_the_loads_under_way(client: Client, slow: Slow, until: Until) -> None:
     """After drain() they are done and nothing more is taken."""
-    consumer = Consumer(link, [asks(slow)])
-    refresher = Refresher(link, {slow.name: slow}, reading=slow.reading)
+    consumer = Consumer(client, [asks(slow)])
+    refresher = Refresher(client, {slow.name: slow}, reading=slow.reading)
     async with running(consumer, refresher):
-        await add(link, "trades", b'{"user_id": 7}')
+        await add(client, "trades", b'{"user_id": 7}')
         await until(lambda: slow.started)
         draining = asyncio.create_task(refresher.drain())
         slow.go.set()
         await draining
-        assert await left(link) == 0
-        await add(link, "trades", b'{"user_id": 8}')
-        await until(lambda: left_is(link, 1))
+        assert await left(client) == 0
+        await add(client, "trades", b'{"user_id": 8}')
+        await until(lambda: left_is(client, 1))
     assert [user_id for user_id, _ in slow.started] == [7]
 
 
 async def test_a_view_that_exists_nowhere_ends_as_a_dead_letter(
-    link: Link, slow: Slow, until: Until, monkeypatch: pytest.MonkeyPatch
+    client: Client, slow: Slow, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A refresh of a view that a deploy removed does not go round for ever."""
-    monkeypatch.setattr("cachebus.refreshes.BACKOFF_MS", 1)
-    consumer = Consumer(link, [asks(slow)])
-    async with running(consumer, Refresher(link, {}, reading=slow.reading)):
-        await add(link, "trades", b'{"user_id": 7}')
-        (letter,) = await until(lambda: DeadLetters(link).list())
-    assert "no view is called 'slow:{user_id}'" in letter.reason
+    monkeypatch.setattr("cachebus.bus.engine.refresher.FIRST_BACKOFF_S", 0.001)
+    consumer = Consumer(client, [asks(slow)])
+    async with running(consumer, Refresher(client, {}, reading=slow.reading)):
+        await add(client, "trades", b'{"user_id": 7}')
+        (letter,) = await until(lambda: DeadLetters(client).list())
+    assert "there is no view 'slow:{user_id}'" in letter.reason

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from serving import data, running
 
-from cachebus.bus import Bus
-from cachebus.consumer import Consumer
-from cachebus.effects import Broadcast, Effects, Publish
-from cachebus.events import shard_of
-from cachebus.handlers import on
-from cachebus.link import Link
+from cachebus.bus.effects import Broadcast, Effects, Publish
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.events import shard_of
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
+from cachebus.redis.client import Client
+from tests.support.serving import data, running
 
 Until = Callable[..., Any]
 SHARDS = 4
@@ -38,10 +38,11 @@ def begin(event: Step) -> Effects:
         yield Publish("steps", Step(user, 0), key=f"user:{user}")
 
 
-def worker(link: Link, name: str) -> list[Consumer]:
+def worker(client: Client, name: str) -> list[Consumer]:
     """Return what a worker runs: a consumer for every shard."""
     return [
-        Consumer(link, [step, begin], shard=shard, shards=SHARDS, worker=name, lease="600ms") for shard in range(SHARDS)
+        Consumer(client, [step, begin], shard=shard, shards=SHARDS, worker=name, lease="600ms")
+        for shard in range(SHARDS)
     ]
 
 
@@ -50,9 +51,9 @@ def held(consumers: list[Consumer]) -> int:
     return sum(consumer.active for consumer in consumers)
 
 
-async def test_shards_spread_over_the_workers_there_are(link: Link, until: Until) -> None:
+async def test_shards_spread_over_the_workers_there_are(client: Client, until: Until) -> None:
     """A worker alone holds all; a second one is given half; when it dies the first takes over."""
-    first, second = worker(link, "first"), worker(link, "second")
+    first, second = worker(client, "first"), worker(client, "second")
     async with running(*first):
         await until(lambda: held(first) == SHARDS)
         async with running(*second) as tasks:
@@ -64,9 +65,9 @@ async def test_shards_spread_over_the_workers_there_are(link: Link, until: Until
             await until(lambda: held(first) == SHARDS)
 
 
-async def test_each_key_keeps_its_order_while_shards_move(link: Link, until: Until) -> None:
+async def test_each_key_keeps_its_order_while_shards_move(client: Client, until: Until) -> None:
     """400 events of 20 users over 4 shards while workers come and go: each once, each user's in order."""
-    bus = Bus(link, shards=SHARDS)
+    bus = Bus(client, shards=SHARDS)
 
     async def publish() -> None:
         for n in range(20):
@@ -74,37 +75,37 @@ async def test_each_key_keeps_its_order_while_shards_move(link: Link, until: Unt
                 await bus.publish("steps", Step(user, n), key=f"user:{user}")
             await asyncio.sleep(0.1)
 
-    first = worker(link, "first")
+    first = worker(client, "first")
     async with running(*first):
         publishing = asyncio.create_task(publish())
         for _ in range(2):
-            second = worker(link, "second")
+            second = worker(client, "second")
             async with running(*second):
                 await until(lambda second=second: held(second) == 2)
                 await asyncio.gather(*[consumer.drain() for consumer in second])
         await publishing
-        await until(lambda: has(link, 400))
-    steps = await data(link)
+        await until(lambda: has(client, 400))
+    steps = await data(client)
     for user in range(20):
         assert [n for who, n in steps if who == user] == list(range(20))
 
 
-async def has(link: Link, count: int) -> bool:
+async def has(client: Client, count: int) -> bool:
     """Say whether the feed has so many records."""
-    return bool(await link.store.call("XLEN", link.names.feed) == count)
+    return bool(await client.store.call("XLEN", client.names.feed) == count)
 
 
-async def test_a_published_effect_goes_to_the_shard_of_its_key(link: Link, until: Until) -> None:
+async def test_a_published_effect_goes_to_the_shard_of_its_key(client: Client, until: Until) -> None:
     """Where `publish()` would put it, so that order is kept between the two."""
-    consumers = worker(link, "only")
+    consumers = worker(client, "only")
     async with running(*consumers):
-        await Bus(link, shards=SHARDS).publish("begin", Step(0, 0))
-        await until(lambda: has(link, 20))
+        await Bus(client, shards=SHARDS).publish("begin", Step(0, 0))
+        await until(lambda: has(client, 20))
         assert sum(consumer.stats.events > 0 for consumer in consumers) >= 3
-    streams = [link.names.bus("events", str(shard)) for shard in range(SHARDS)]
-    before = [await link.store.call("XLEN", stream) for stream in streams]
+    streams = [client.names.bus("events", str(shard)) for shard in range(SHARDS)]
+    before = [await client.store.call("XLEN", stream) for stream in streams]
     for user in range(20):
-        await Bus(link, shards=SHARDS).publish("steps", Step(user, 1), key=f"user:{user}")
-    after = [await link.store.call("XLEN", stream) for stream in streams]
+        await Bus(client, shards=SHARDS).publish("steps", Step(user, 1), key=f"user:{user}")
+    after = [await client.store.call("XLEN", stream) for stream in streams]
     grown = [later - earlier for earlier, later in zip(before, after, strict=True)]
     assert grown == [length - (index == shard_of("begin", SHARDS)) for index, length in enumerate(before)]

@@ -9,11 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from cachebus import Cache, CacheSettings
+from cachebus import Cache, CacheSettings, sync
 from cachebus.errors import PublishRefused, StreamFull
-from cachebus.private_server import PrivateServer
-from cachebus.sync import SyncCache
-from cachebus.syncbus import SyncBus
+from cachebus.testing.server import PrivateServer
 
 _numbers = itertools.count()
 
@@ -25,10 +23,10 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def bus(server: PrivateServer, namespace: str) -> Iterator[SyncBus]:
+def bus(server: PrivateServer, namespace: str) -> Iterator[sync.Bus]:
     """Return a bus over a cache of its own."""
-    cache = SyncCache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
-    yield SyncBus(cache, max_events=100)
+    cache = sync.Cache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    yield sync.Bus(cache, max_events=100)
     cache.close()
 
 
@@ -37,7 +35,7 @@ def stream(server: PrivateServer, namespace: str) -> list[bytes]:
     return [fields[3] for _, fields in server.ask("XRANGE", f"{{{namespace}}}:events:0", "-", "+")]
 
 
-def test_many_threads_publish_each_event_once(server: PrivateServer, namespace: str, bus: SyncBus) -> None:
+def test_many_threads_publish_each_event_once(server: PrivateServer, namespace: str, bus: sync.Bus) -> None:
     """Eight threads, 40 events, each with an id, each published twice: 40 events."""
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(lambda n: bus.publish("numbers", {"n": n % 40}, id=str(n % 40)), range(80)))
@@ -45,7 +43,7 @@ def test_many_threads_publish_each_event_once(server: PrivateServer, namespace: 
     assert sorted(stream(server, namespace)) == sorted(b'{"n":%d}' % n for n in range(40))
 
 
-def test_a_refusal_is_raised_in_the_callers_thread(server: PrivateServer, namespace: str, bus: SyncBus) -> None:
+def test_a_refusal_is_raised_in_the_callers_thread(server: PrivateServer, namespace: str, bus: sync.Bus) -> None:
     """As from the asynchronous bus, options included."""
     with pytest.raises(PublishRefused, match="channel"):
         bus.publish("ws:user:7", {})
@@ -56,7 +54,7 @@ def test_a_refusal_is_raised_in_the_callers_thread(server: PrivateServer, namesp
 
 
 def test_a_forked_child_publishes_on_connections_of_its_own(
-    server: PrivateServer, namespace: str, bus: SyncBus
+    server: PrivateServer, namespace: str, bus: sync.Bus
 ) -> None:
     """As under gunicorn or Celery: parent and child both publish."""
     bus.publish("numbers", 1)

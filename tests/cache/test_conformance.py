@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.private_server import PrivateCluster, PrivateServer
 from cachebus.testing import CacheConformance
-from tests.cache.other_servers import processes, redis_binary
+from cachebus.testing.server import PrivateCluster, PrivateServer
+from tests.support.lacking import program
+from tests.support.other_servers import processes
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +27,13 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def one_endpoint() -> Iterator[str]:
+    """One address before all slots, as managed services offer it: no redirections, and CROSSSLOT for keys of two."""
+    with PrivateCluster.start(size=1) as cluster:
+        yield cluster.nodes[0].url
+
+
+@pytest.fixture(scope="module")
 def fakeredis() -> Iterator[str]:
     """The stand-in where there is no Valkey for the platform."""
     with PrivateServer.start(kind="fakeredis") as server:
@@ -35,11 +43,11 @@ def fakeredis() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def redis7() -> Iterator[str]:
     """The distribution's."""
-    with processes(redis_binary(), ("--appendonly no",)) as (server,):
+    with processes(program("redis-server"), ("--appendonly no",)) as (server,):
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
-@pytest.mark.parametrize("kind", ["valkey", "cluster", "fakeredis", "redis7"])
+@pytest.mark.parametrize("kind", ["valkey", "cluster", "one_endpoint", "fakeredis", "redis7"])
 class TestServers(CacheConformance):
     """Each server serves as any other."""
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cachebus import Cache, CacheSettings, ConfigurationError
-from cachebus.private_server import PrivateCluster, PrivateServer
-from cachebus.sync import SyncCache
-from tests.waiting import until
+from cachebus import Cache, CacheSettings, ConfigurationError, sync
+from cachebus.testing.server import PrivateCluster, PrivateServer
+from tests.support.waiting import caught_up
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,14 +29,14 @@ def test_importing_and_declaring_connects_to_nothing_and_reads_no_environment() 
         "print(len(tradesense.views.cache.views))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
+    assert (done.returncode, done.stdout.strip()) == (0, "9"), done.stderr
 
 
 async def test_no_secret_of_a_url_is_ever_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Neither while connecting nor in what an object calls itself."""
     caplog.set_level(logging.DEBUG)
     async with Cache("redis://user:hunter2@127.0.0.1:1/0") as cache:
-        said = f"{cache.link.store} {cache.link.store.address!r} {cache.stats()}"  # type: ignore[attr-defined]
+        said = f"{cache.client.store} {cache.client.store.address!r} {cache.stats()}"  # type: ignore[attr-defined]
     assert "127.0.0.1:1" in caplog.text
     assert "hunter2" not in caplog.text + said
 
@@ -57,14 +56,14 @@ def test_a_closed_loop_and_a_new_one_in_the_same_process(server: PrivateServer, 
     assert [asyncio.run(use()), asyncio.run(use())] == [1, 1]
 
 
-def _in_child(facade: SyncCache, answers: multiprocessing.Queue[object]) -> None:
+def _in_child(facade: sync.Cache, answers: multiprocessing.Queue[object]) -> None:
     answers.put(facade.get("forked"))
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # forking is the point
 def test_a_forked_process_makes_connections_of_its_own(server: PrivateServer, namespace: str) -> None:
     """As gunicorn and Celery do it: used before the fork, used after it, in both."""
-    facade = SyncCache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    facade = sync.Cache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
     facade.set("forked", "yes", "1m")
     context = multiprocessing.get_context("fork")
     answers: multiprocessing.Queue[object] = context.Queue()
@@ -78,7 +77,7 @@ def test_a_forked_process_makes_connections_of_its_own(server: PrivateServer, na
 
 def test_the_synchronous_cache_refuses_to_block_a_running_loop(server: PrivateServer, namespace: str) -> None:
     """It says what to do instead."""
-    facade = SyncCache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    facade = sync.Cache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
 
     async def inside() -> None:
         facade.get("k")
@@ -93,7 +92,7 @@ def test_threads_share_one_load_and_run_it_themselves(server: PrivateServer, nam
     """Thirty-two threads, one cold key: one load, in one of those threads."""
     import threading  # noqa: PLC0415 - only here
 
-    facade = SyncCache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
+    facade = sync.Cache(Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
     ran: list[str] = []
     gate = threading.Event()
 
@@ -131,7 +130,7 @@ async def test_a_memory_cache_obeys_the_same_rules() -> None:
         await cache.invalidate(tags=["t"])
         assert await value(1) == 2
         with pytest.raises(ConfigurationError, match="no connection"):
-            _ = cache.link
+            _ = cache.client
 
 
 def test_bad_settings_are_all_listed_at_once() -> None:
@@ -171,8 +170,6 @@ async def test_a_cluster_serves_views_tags_and_one_load() -> None:
             assert loads == 50
             assert sum(1 for server in nodes.nodes if server.ask("DBSIZE")) == 3
             clock = await here.invalidate(tags=["all"])
-            assert there.reader is not None
-            freshness = there.reader.freshness
-            await until(lambda: freshness.position >= clock, "the journal")
+            await caught_up(there, clock)
             assert await asyncio.gather(*[other(n) for n in range(50)]) == list(range(50))
             assert loads == 100

@@ -9,14 +9,17 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from cachebus import Cache
-from cachebus.bus import Bus
-from cachebus.consumer import Consumer
-from cachebus.effects import Effects, Invalidate
-from cachebus.handlers import on
-from cachebus.local_server import valkey_binary
-from tests.cache.other_servers import Watched, processes, redis_binary, watched
-from tests.waiting import caught_up, until
+from cachebus import Cache, is_queued
+from cachebus.bus.effects import Effects, Invalidate
+from cachebus.bus.engine.consumer import Consumer
+from cachebus.bus.handlers import on
+from cachebus.bus.publisher import Bus
+from cachebus.freshness.present import newest_clock
+from cachebus.redis.embedded.process import valkey_binary
+from cachebus.testing.server import PrivateCluster
+from tests.support.lacking import program
+from tests.support.other_servers import Watched, processes, watched
+from tests.support.waiting import caught_up, until
 
 
 class Changed(msgspec.Struct):
@@ -47,7 +50,7 @@ class Source:
 @asynccontextmanager
 async def handling(cache: Cache) -> AsyncIterator[Consumer]:
     """Run a worker's consumer."""
-    consumer = Consumer(cache.link, [changed])
+    consumer = Consumer(cache.client, [changed])
     running = asyncio.create_task(consumer.run())
     try:
         yield consumer
@@ -69,32 +72,41 @@ async def core_holds(here: Cache, there: Cache) -> None:
     assert source.loads == 2
     async with handling(here) as consumer:
         source.version = 3
-        before = here.reader.freshness.position if here.reader is not None else 0
-        await Bus(there.link).publish("changed", Changed(7))
+        await Bus(there.client).publish("changed", Changed(7))
         await until(lambda: consumer.stats.events == 1, "handled")
+        committed = await newest_clock(here.client)
         for cache in (here, there):
-            await caught_up(cache, before + 1)
+            await caught_up(cache, committed)
         assert [await mine(7), await theirs(7)] == [3, 3]
 
 
 @pytest.fixture(scope="module")
 def redis7() -> Iterator[str]:
     """A Redis of the distribution."""
-    with processes(redis_binary(), ("--appendonly no", "--save  ")) as (server,):
+    with processes(program("redis-server"), ("--appendonly no", "--save  ")) as (server,):
         yield f"redis://127.0.0.1:{server.port}/0"
 
 
 async def test_redis_7_serves_cache_and_bus(redis7: str) -> None:
     """Every script of the main path runs there."""
     async with Cache(redis7) as here, Cache(redis7) as there:
-        assert b"redis_version:7." in await here.link.store.call("INFO", "server")
+        assert b"redis_version:7." in await here.client.store.call("INFO", "server")
         await core_holds(here, there)
+
+
+async def test_one_endpoint_before_many_shards_serves_cache_and_bus() -> None:
+    """Keys of two slots are refused there in one command; nothing that is sent names any."""
+    with PrivateCluster.start(size=1) as cluster:
+        url = cluster.nodes[0].url
+        async with Cache(url) as here, Cache(url) as there:
+            assert here.client.store.slots
+            await core_holds(here, there)
 
 
 @pytest.fixture
 def sentinel(request: pytest.FixtureRequest) -> Iterator[Watched]:
     """A watched primary of the make that the test asks for."""
-    binary = redis_binary() if request.param == "redis" else str(valkey_binary())
+    binary = program("redis-server") if request.param == "redis" else str(valkey_binary())
     with watched(binary) as three:
         yield three
 
@@ -119,7 +131,7 @@ async def test_nothing_stale_is_read_through_a_failover(sentinel: Watched, cause
                 source.version += 1
                 least, clock = source.version, await here.invalidate(tags=["n:1"])
                 mine = await views[0](1)
-                theirs = await views[1](1, fresh_after=clock) if not clock.queued else least
+                theirs = await views[1](1, fresh_after=clock) if not is_queued(clock) else least
                 stale.extend((value, least) for value in (mine, theirs) if value < least)
                 rounds += 1
                 await asyncio.sleep(0.005)
@@ -128,7 +140,7 @@ async def test_nothing_stale_is_read_through_a_failover(sentinel: Watched, cause
         await until(lambda: rounds > 20 and sentinel.replica_has(here.names.ledger), "replication")
         getattr(sentinel.primary, cause)()
         await until(sentinel.failed_over, "a failover")
-        await until(lambda: here.link.store.up and there.link.store.up, "both are connected to the new primary")
+        await until(lambda: here.client.store.up and there.client.store.up, "both are connected to the new primary")
         at = rounds
         await until(lambda: rounds > at + 20, "writes on the new primary")
         over = True
@@ -137,6 +149,6 @@ async def test_nothing_stale_is_read_through_a_failover(sentinel: Watched, cause
             sentinel.primary.resume()
         assert stale == []
         clock = await here.invalidate(tags=["n:1"])
-        assert not clock.queued
+        assert not is_queued(clock)
         await caught_up(there, clock)
         assert [await view(1) for view in views] == [source.version] * 2

@@ -6,19 +6,22 @@ import asyncio
 
 import pytest
 
-from cachebus import Cache, CacheSettings, Link
-from cachebus.entry import Header, pack
-from cachebus.private_server import PrivateCluster, PrivateServer
-from cachebus.sweeper import Sweeper
+from cachebus import Cache, CacheSettings, Client
+from cachebus.cache.tiers.entry import Header, pack
+from cachebus.cache.upkeep.sweeper import Sweeper
+from cachebus.cache.upkeep.warming import Warm
+from cachebus.freshness.clock import Born
+from cachebus.testing.server import PrivateCluster, PrivateServer
 from schedules import sweeping
+from tests.support.waiting import until
 
 AT_ONCE = 1_000_000
 """Commands a second: a test does not wait for a budget."""
 
 
-def sweeper(link: Link, dead_for: str = "1ms") -> Sweeper:
+def sweeper(client: Client, dead_for: str = "1ms") -> Sweeper:
     """Return one that is in a hurry."""
-    return Sweeper(link, per_second=AT_ONCE, dead_for=dead_for)
+    return Sweeper(client, per_second=AT_ONCE, dead_for=dead_for)
 
 
 async def fill(cache: Cache, many: int = 300) -> None:
@@ -31,11 +34,11 @@ async def fill(cache: Cache, many: int = 300) -> None:
     await asyncio.gather(*[card(number, "odd" if number % 2 else "even") for number in range(many)])
 
 
-async def entries(link: Link) -> int:
+async def entries(client: Client) -> int:
     """Count what is stored."""
     count, cursor = 0, b"0"
     while True:
-        cursor, names = await link.entries.call("SCAN", cursor, "MATCH", f"{link.names.namespace}:e:*", "COUNT", 1000)
+        cursor, names = await client.entries.call("SCAN", cursor, "MATCH", f"{client.names.entries}*", "COUNT", 1000)
         count += len(names)
         if cursor == b"0":
             return count
@@ -44,13 +47,13 @@ async def entries(link: Link) -> int:
 async def test_what_was_invalidated_gives_its_memory_back_and_what_lives_stays(cache: Cache) -> None:
     """By tag, by key and by prefix; the others are found where they were."""
     await fill(cache)
-    assert (await sweeper(cache.link).sweep()).removed == 0
+    assert (await sweeper(cache.client).sweep()).removed == 0
     await cache.invalidate(tags=["group:odd"], keys=["profile:2:card"], prefix="profile:4:")
     await asyncio.sleep(0.005)  # longer than `dead_for`
-    swept = await sweeper(cache.link).sweep()
+    swept = await sweeper(cache.client).sweep()
     assert (swept.looked, swept.removed, swept.finished) == (300, 152, True)
     assert swept.bytes > 152 * 60
-    assert await entries(cache.link) == 148
+    assert await entries(cache.client) == 148
 
 
 async def test_an_entry_is_kept_for_its_windows(cache: Cache) -> None:
@@ -67,9 +70,9 @@ async def test_an_entry_is_kept_for_its_windows(cache: Cache) -> None:
     await asyncio.gather(kept(1), young(1))
     await cache.clear()
     await asyncio.sleep(0.005)
-    assert (await sweeper(cache.link, "1m").sweep()).removed == 0
-    assert (await sweeper(cache.link).sweep()).removed == 1
-    assert await entries(cache.link) == 1
+    assert (await sweeper(cache.client, "1m").sweep()).removed == 0
+    assert (await sweeper(cache.client).sweep()).removed == 1
+    assert await entries(cache.client) == 1
 
 
 async def test_an_entry_written_between_look_and_removal_survives(
@@ -87,7 +90,7 @@ async def test_an_entry_written_between_look_and_removal_survives(
     await again(1)
     await again.invalidate(1)
     await asyncio.sleep(0.005)
-    broom = sweeper(cache.link)
+    broom = sweeper(cache.client)
     ask = broom._ask
 
     async def ask_late(scopes: tuple[str, ...]) -> tuple[dict[str, int], int]:
@@ -98,22 +101,23 @@ async def test_an_entry_written_between_look_and_removal_survives(
     monkeypatch.setattr(broom, "_ask", ask_late)
     assert (await broom.sweep()).removed == 0
     monkeypatch.undo()
-    assert await entries(cache.link) == 1
+    assert await entries(cache.client) == 1
     await cache.invalidate(tags=["nothing of it"])
-    assert (await sweeper(cache.link).sweep()).removed == 0
+    assert (await sweeper(cache.client).sweep()).removed == 0
     assert await again(1) == loads == 2
 
 
-async def test_what_is_not_known_to_be_dead_stays(cache: Cache, link: Link) -> None:
+async def test_what_is_not_known_to_be_dead_stays(cache: Cache, client: Client) -> None:
     """No ledger, a name that is a digest, bytes that are no entry: not a reason to remove anything."""
-    names = link.names
-    entry = pack(b"x", 1_000, Header(600_000, 0, 1.0), "test")
-    await link.store.call("SET", names.entry("lone", "f"), entry, "PX", 600_000)
-    await link.store.call("SET", names.entry("foreign", "f"), b"C9 of the future", "PX", 600_000)
-    await link.store.call("SET", names.entry("empty", "f"), b"", "PX", 600_000)
-    await link.store.call("UNLINK", names.ledger)
-    assert (await sweeper(link).sweep()).removed == 0
+    names = client.names
+    entry = pack(b"x", Born(1_000, "0123456789abcdef"), Header(600_000, 0, 1.0), "test")
+    await client.store.call("SET", names.entry("lone", "f"), entry, "PX", 600_000)
+    await client.store.call("SET", names.entry("foreign", "f"), b"C9 of the future", "PX", 600_000)
+    await client.store.call("SET", names.entry("empty", "f"), b"", "PX", 600_000)
+    await client.store.call("UNLINK", names.ledger)
+    assert (await sweeper(client).sweep()).removed == 0
     await cache.invalidate(keys=["long" * 100])
+    await until(lambda: cache.stats().up and not cache.stats().queued, "the new ledger")
 
     @cache.view("long:{text}", ttl="10m")
     async def long(text: str) -> str:
@@ -122,16 +126,16 @@ async def test_what_is_not_known_to_be_dead_stays(cache: Cache, link: Link) -> N
     await long("a" * 500)
     await cache.invalidate(prefix="long:")
     await asyncio.sleep(0.005)
-    swept = await sweeper(link).sweep()
+    swept = await sweeper(client).sweep()
     assert swept.removed == 1, "what was born before the ledger began, and nothing else"
-    assert await link.store.call("EXISTS", names.entry("lone", "f")) == 0
-    assert await entries(link) == 3
+    assert await client.store.call("EXISTS", names.entry("lone", "f")) == 0
+    assert await entries(client) == 3
 
 
 async def test_a_budget_ends_the_walk(cache: Cache) -> None:
     """A sweep that has no time left stops after a page and says so."""
     await fill(cache, 1_000)
-    swept = await sweeper(cache.link).sweep("1ms")
+    swept = await sweeper(cache.client).sweep("1ms")
     assert not swept.finished
     assert 0 < swept.looked < 1_000
 
@@ -141,7 +145,7 @@ async def test_commands_stay_within_the_rate(cache: Cache) -> None:
     await fill(cache, 1_000)
     clock = asyncio.get_running_loop().time
     began = clock()
-    swept = await Sweeper(cache.link, per_second=5_000).sweep()
+    swept = await Sweeper(cache.client, per_second=5_000).sweep()
     assert swept.looked == 1_000
     assert clock() - began > 0.5 * swept.looked / 5_000
 
@@ -153,7 +157,7 @@ async def test_every_node_of_a_cluster_is_swept() -> None:
             await fill(cache)
             await cache.invalidate(tags=["group:odd"])
             await asyncio.sleep(0.005)
-            swept = await sweeper(cache.link).sweep()
+            swept = await sweeper(cache.client).sweep()
             assert (swept.looked, swept.removed, swept.finished) == (300, 150, True)
 
 
@@ -165,5 +169,7 @@ async def test_the_schedule_sweeps_the_applications_cache(
     monkeypatch.setattr(sweeping, "cache", Cache(settings=CacheSettings(url=server.url, namespace=namespace)))
     async with sweeping.cache as cache:
         await fill(cache, 20)
-        await sweeping.dead_entries.function()
-    assert "20 entries looked at, 0 removed" in caplog.text
+        said: list[str] = []
+        await sweeping.dead_entries.function(Warm(sweeping.cache.client, said.append))
+    assert said[-1] == "20 entries looked at, 0 removed"
+    assert said[-1] in caplog.text

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cachebus.ledger import Ledger
+from cachebus.freshness.ledger import Ledger
 from tests.conftest import Connect
-from tests.waiting import caught_up
+from tests.support.waiting import caught_up
 
 VALUES = {1: "old"}
 
@@ -28,7 +28,7 @@ async def test_a_flight_that_has_landed_is_joined_by_nobody(connect: Connect, mo
     reader = there.reader
     assert reader is not None
     forgotten = asyncio.Event()
-    real = reader._land
+    real = reader._flights._forget
 
     def late(*arguments: Any) -> None:
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(forget(*arguments)))
@@ -37,7 +37,7 @@ async def test_a_flight_that_has_landed_is_joined_by_nobody(connect: Connect, mo
         await forgotten.wait()
         real(*arguments)
 
-    monkeypatch.setattr(reader, "_land", late)
+    monkeypatch.setattr(reader._flights, "_forget", late)
     assert not (await theirs.warm(1)).loaded
     VALUES[1] = "new"
     await caught_up(there, await mine.invalidate(1))
@@ -59,7 +59,7 @@ async def test_what_was_confirmed_before_an_invalidation_is_looked_at_again(
     theirs = there.view("confirmed:{n}", ttl="10m")(load)
     assert there.reader is not None
     there.reader.freshness.since = there.reader.freshness.seen + 1  # as after thousands of other invalidations
-    monkeypatch.setattr(there.reader, "_doubted", lambda _call, _now: ())
+    monkeypatch.setattr(there.reader._lookup, "_doubts", lambda _policy, _now: False)
     real = Ledger.ask
 
     async def overtaken(self: Ledger, scopes: Any) -> Any:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from cachebus import Link
-from tests.gateway.site import COOKIE, Site
-from tests.waiting import until
+from cachebus import Client
+from tests.support.gateway_site import COOKIE, Site
+from tests.support.lacking import program
+from tests.support.node import installed
+from tests.support.waiting import until
 
-NODE = Path(__file__).parents[2] / ".data" / "node"
 SCRIPT = """
 const socket = new (require("ws"))(process.argv[1], { headers: { cookie: process.argv[2] } });
 socket.on("open", () => socket.send(JSON.stringify({ op: "hello", topics: ["user:42"] })));
@@ -24,42 +22,16 @@ socket.on("close", (code) => { console.log(JSON.stringify({ code })); });
 """
 
 
-def program(name: str) -> str:
-    """Return where a program is; skip where there is none, unless CI is to have it."""
-    found = shutil.which(name)
-    if found is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI has no {name}: .ci/programs installs it")
-        pytest.skip(f"no {name} on this machine: make programs")
-    return found
-
-
 @pytest.fixture
-async def site(link: Link) -> AsyncIterator[Site]:
+async def site(client: Client) -> AsyncIterator[Site]:
     """A gateway of this test's deployment."""
-    async with Site(link).running() as running:
+    async with Site(client).running() as running:
         yield running
-
-
-async def ws_package() -> Path:
-    """Return a folder in which Node finds `ws`; install it there once."""
-    if not (NODE / "node_modules" / "ws").exists():
-        NODE.mkdir(parents=True, exist_ok=True)
-        install = (program("npm"), "install", "--no-save", "--no-package-lock", "--no-audit", "--no-fund", "ws")
-        npm = await asyncio.create_subprocess_exec(
-            *install, cwd=NODE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        said, _ = await npm.communicate()
-        if npm.returncode != 0:
-            if os.environ.get("CI") == "true":
-                pytest.fail(f"npm could not install ws: {said.decode()}")
-            pytest.skip("npm could not install ws: no network?")
-    return NODE
 
 
 async def test_ws_of_node(site: Site) -> None:
     """Node's `ws` gets welcome and message, and the close code of a gateway that stops."""
-    node, folder = program("node"), await ws_package()
+    node, folder = program("node"), await asyncio.to_thread(installed, "ws")
     cookie = f"{COOKIE}={await site.cookie()}"
     url = f"ws://127.0.0.1:{site.port}/ws"
     client = await asyncio.create_subprocess_exec(

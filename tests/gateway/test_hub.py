@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from cachebus.errors import ConfigurationError
-from cachebus.feed import FeedRecord, Page
-from gateway.hub import STALLED_S, Client, Close, Hub
-from gateway.message import MOST_TOPICS, Malformed, Position, message_of, read_frame
-from gateway.outbox import MOST_BYTES, MOST_WAITING
-from gateway.settings import CannotStart, Settings
-from gateway.topics import Rules
-from gateway.window import Window
+from cachebus.bus.feed import FeedRecord, Page
+from cachebus.errors import CannotStart, ConfigurationError
+from cachebus.gateway.delivery.client_queue import MOST_BYTES, MOST_WAITING
+from cachebus.gateway.delivery.hub import STALLED_S, Close, Follower, Hub
+from cachebus.gateway.delivery.replay_window import ReplayWindow
+from cachebus.gateway.protocol import MOST_TOPICS, Malformed, Position, message_of, read_frame
+from cachebus.gateway.settings import GatewaySettings
+from cachebus.gateway.topics import Rules
 
 
 class Told:
@@ -34,16 +34,16 @@ class Told:
         self.hub.receive(Page([record], recovered=True, last=record.id))
         return record.id
 
-    def client(self, *topics: str, after: str | None = None) -> Client:
+    def client(self, *topics: str, after: str | None = None) -> Follower:
         """Attach a client of user 42, and take its welcome."""
         client = self.hub.new_client(42, "ref")
         self.hub.attach(client, topics, after)
         return client
 
-    def take(self, client: Client) -> list[dict[str, Any]]:
+    def take(self, client: Follower) -> list[dict[str, Any]]:
         """Return what a client is sent, and have it taken."""
-        taken = [json.loads(item.text) for item in client.outbox.take(self.now)]
-        client.outbox.progress(self.now, done=True)
+        taken = [json.loads(item.text) for item in client.queue.take(self.now)]
+        client.queue.progress(self.now, done=True)
         return taken
 
 
@@ -54,7 +54,7 @@ def test_a_message_is_encoded_once() -> None:
     for client in clients:
         told.take(client)
     told.publish("news")
-    texts = [client.outbox.take(0)[0].text for client in clients]
+    texts = [client.queue.take(0)[0].text for client in clients]
     assert texts[0] is texts[1] is texts[2]
 
 
@@ -65,7 +65,7 @@ def test_a_slow_client_gets_the_newest_of_each_topic_and_is_told() -> None:
     told.take(client)
     first = told.publish("market:B")
     ids = [told.publish("market:A") for _ in range(2 * MOST_WAITING)]
-    assert len(client.outbox) == 2
+    assert len(client.queue) == 2
     skipped, other, newest = told.take(client)
     assert skipped["type"] == "gateway.skipped"
     assert skipped["id"] is None  # whoever breaks off here resumes before what was left out
@@ -114,9 +114,9 @@ def test_a_send_that_does_not_end_counts_as_taking_nothing() -> None:
     """What was taken out but never sent is time that passes; each message sent begins it anew."""
     told = Told()
     client = told.client("news")
-    client.outbox.take(told.now)
+    client.queue.take(told.now)
     told.now += STALLED_S - 1
-    client.outbox.progress(told.now, done=False)
+    client.queue.progress(told.now, done=False)
     told.now += STALLED_S - 1
     told.hub.sweep()
     assert client.closing is None
@@ -193,7 +193,7 @@ def test_a_client_follows_so_many_topics() -> None:
 
 def test_the_window_keeps_so_many() -> None:
     """What fell out of memory is not answered from memory; its successor is."""
-    window = Window("7-0", most=2)
+    window = ReplayWindow("7-0", most=2)
     for clock in (1, 2, 3):
         body = b'{"id":"7-%d","fresh_after":"1"}' % clock
         message = message_of(FeedRecord(f"7-{clock}", f"7-{clock - 1}", "t", body))
@@ -219,7 +219,7 @@ def test_frames_and_ids_that_cannot_be_read() -> None:
 def test_settings_name_every_error_at_once() -> None:
     """Each bad variable is a line; none hides another."""
     with pytest.raises(CannotStart) as problems:
-        Settings.from_environment(
+        GatewaySettings.from_environment(
             {
                 "PORT": "99999",
                 "REDIS_URL": "http://x",
@@ -231,16 +231,16 @@ def test_settings_name_every_error_at_once() -> None:
     lines = str(problems.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "REDIS_URL",
-        "PORT",
         "GATEWAY_ORIGINS",
         "GATEWAY_PUBLIC_TOPICS",
         "GATEWAY_DRAIN",
+        "PORT",
     ]
-    assert Settings.from_environment({"PORT": ""}).port == 8080
+    assert GatewaySettings.from_environment({"PORT": ""}).port == 8080
 
 
 def test_it_listens_to_the_world_only_where_a_platform_says_so() -> None:
     """A port given from outside is there to be reached; on somebody's own machine nobody else gets in."""
-    assert Settings.from_environment({}).host == "127.0.0.1"
-    assert Settings.from_environment({"PORT": "5000"}).host == "0.0.0.0"  # noqa: S104 - what is asked for
-    assert Settings.from_environment({"PORT": "5000", "HOST": "127.0.0.1"}).host == "127.0.0.1"
+    assert GatewaySettings.from_environment({}).host == "127.0.0.1"
+    assert GatewaySettings.from_environment({"PORT": "5000"}).host == "0.0.0.0"  # noqa: S104 - what is asked for
+    assert GatewaySettings.from_environment({"PORT": "5000", "HOST": "127.0.0.1"}).host == "127.0.0.1"

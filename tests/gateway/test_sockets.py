@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -13,20 +14,23 @@ from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from cachebus import Link
-from cachebus.private_server import PrivateServer
+from cachebus import Client
+from cachebus.gateway import ConnectionLimits, live_app
+from cachebus.gateway.protocol import MOST_FRAMES
+from cachebus.gateway.transports import websocket
+from cachebus.monitoring.sockets import open_sockets
 from cachebus.testing import FaultProxy
-from gateway import websocket
-from tests.gateway.site import COOKIE, Site, hear
-from tests.waiting import until
+from cachebus.testing.server import PrivateServer
+from tests.support.gateway_site import COOKIE, Site, hear
+from tests.support.waiting import until
 
 ELSEWHERE = "https://evil.example"
 
 
 @pytest.fixture
-async def site(link: Link) -> AsyncIterator[Site]:
+async def site(client: Client) -> AsyncIterator[Site]:
     """A gateway of this test's deployment."""
-    async with Site(link, origins=["https://app.example.com"]).running() as running:
+    async with Site(client, origins=["https://app.example.com"]).running() as running:
         yield running
 
 
@@ -51,6 +55,27 @@ async def test_a_message_arrives_in_the_stated_form(site: Site) -> None:
         assert said["id"] == identity
         assert list(said) == ["v", "id", "ts", "fresh_after", "topic", "type", "data"]
         assert (said["v"], said["topic"], said["type"], said["fresh_after"]) == (1, "user:42", "test.hint", "1000")
+
+
+async def test_a_gateway_tells_its_sockets_when_asked(site: Site) -> None:
+    """User, topics, what waits, the last message, since when; of one user or of all; rubbish is not answered."""
+    client = site.client
+    for rubbish in (b"", b"{}", b'{"token": "*"}', b"\xff"):
+        await client.store.call("PUBLISH", client.names.bus("sockets"), rubbish)
+    before_ms = time.time_ns() // 1_000_000
+    async with site.socket("user:42", "market:AAPL") as one, site.socket(user_id=7) as other:
+        await hear(one)
+        await hear(other)
+        (identity,) = await site.broadcast("market:AAPL")
+        await hear(one)
+        (gateway,) = await open_sockets(client)
+        assert (gateway.sockets, gateway.answered, gateway.reported_ms_ago) == (2, True, 0)
+        (told,) = (each for each in gateway.open if each.user == "42")
+        assert (told.topics, told.more_topics, told.queued, told.last) == (["market:AAPL", "user:42"], 0, 0, identity)
+        assert before_ms <= told.since_ms <= time.time_ns() // 1_000_000
+        assert {each.user for each in gateway.open} == {"42", "7"}
+        (of_one,) = await open_sockets(client, "7")
+        assert [each.user for each in of_one.open] == ["7"]
 
 
 async def test_only_what_is_followed_arrives(site: Site) -> None:
@@ -96,11 +121,11 @@ async def test_what_was_missed_arrives_once_and_in_order(site: Site) -> None:
         assert [(await hear(opened))["id"] for _ in range(4)] == missed
 
 
-async def test_a_gateway_that_has_just_started_reads_back(link: Link) -> None:
+async def test_a_gateway_that_has_just_started_reads_back(client: Client) -> None:
     """After a restart of the gateway nothing is missing: the feed is asked for what memory does not have."""
-    async with Site(link).running() as first:
+    async with Site(client).running() as first:
         (last, *missed) = await first.broadcast("user:42", 5)
-    async with Site(link).running() as second, second.socket("user:42", last=last) as opened:
+    async with Site(client).running() as second, second.socket("user:42", last=last) as opened:
         assert (await hear(opened))["data"]["recovered"] is True
         assert [(await hear(opened))["id"] for _ in range(4)] == missed
 
@@ -119,9 +144,9 @@ async def test_who_is_connected_is_told_when_the_gateway_is_cut_off(own_server: 
     """Away; then back, and what was missed, all on the same connection."""
     async with (
         FaultProxy(own_server.port) as proxy,
-        Link(proxy.url) as link,
-        Link(own_server.url) as elsewhere,
-        Site(link).running() as site,
+        Client(proxy.url) as client,
+        Client(own_server.url) as elsewhere,
+        Site(client).running() as site,
     ):
         other = Site(elsewhere)
         async with site.socket("user:42") as opened, site.socket("user:42") as second:
@@ -143,14 +168,16 @@ async def test_a_hole_in_the_feed_is_told_to_everyone(site: Site) -> None:
     await site.broadcast("user:42", 3)
     async with site.socket("user:42") as opened:
         await hear(opened, "gateway.welcome")
-        await site.link.store.call("DEL", site.link.names.feed)
+        await site.client.store.call("DEL", site.client.names.feed)
         assert (await hear(opened, "gateway.reset"))["data"]["recovered"] is False
         (identity,) = await site.broadcast("user:42")
         assert (await hear(opened, "test.hint"))["id"] == identity
 
 
 @pytest.mark.parametrize("origin", [ELSEWHERE, "null", "https://app.example.com.evil.example"])
-async def test_another_site_is_refused_before_the_handshake(site: Site, origin: str) -> None:
+async def test_another_site_is_refused_before_the_handshake(
+    site: Site, origin: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A page of another site gets 403 everywhere, though the browser sends the cookie; an allowed one gets in."""
     headers = {"Cookie": f"{COOKIE}={await site.cookie()}", "Origin": origin}
     with pytest.raises(InvalidStatus) as refused:
@@ -161,6 +188,7 @@ async def test_another_site_is_refused_before_the_handshake(site: Site, origin: 
         assert (await http.post("/ticket")).status_code == 403
         headers["Origin"] = "https://app.example.com"
         assert (await http.post("/ticket", headers=headers)).status_code == 200
+    assert "handshake" not in caplog.text, "strangers fill no log"
 
 
 async def test_without_a_session_nobody_is_let_in(site: Site) -> None:
@@ -250,7 +278,7 @@ async def test_who_says_nothing_is_closed(site: Site, monkeypatch: pytest.Monkey
 
 async def test_headers_that_never_end_are_answered(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that trickles in is answered with 408 and closed, however lively it trickles."""
-    monkeypatch.setattr("gateway.server.HEADERS_S", 0.2)
+    monkeypatch.setattr("cachebus.process.patient_http.HEADERS_S", 0.2)
     reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
     writer.write(b"GET /events HTTP/1.1\r\nhost: x\r\n")
     answer = asyncio.ensure_future(reader.read())
@@ -262,18 +290,18 @@ async def test_headers_that_never_end_are_answered(site: Site, monkeypatch: pyte
     writer.close()
 
 
-async def test_a_full_gateway_says_so(link: Link) -> None:
+async def test_a_full_gateway_says_so(client: Client) -> None:
     """One client too many is refused with 503 before the handshake."""
-    async with Site(link, most_clients=1).running() as site, site.socket("user:42") as opened:
+    async with Site(client, limits=ConnectionLimits(in_all=1)).running() as site, site.socket("user:42") as opened:
         await hear(opened)
         with pytest.raises(InvalidStatus) as refused:
             await connect(f"ws://127.0.0.1:{site.port}/ws")
         assert refused.value.response.status_code == 503
 
 
-async def test_a_gateway_that_stops_sends_everyone_away(link: Link) -> None:
+async def test_a_gateway_that_stops_sends_everyone_away(client: Client) -> None:
     """Stopping closes every client with 1012, one after the other, and lets nobody in meanwhile."""
-    site = Site(link)
+    site = Site(client)
     async with site.running(), site.socket("user:42") as opened, site.socket("user:42") as second:
         await hear(opened)
         await hear(second)
@@ -315,7 +343,7 @@ async def test_events_stream_resumes(site: Site) -> None:
 async def test_mounted_in_another_application(site: Site) -> None:
     """Under a prefix of a FastAPI application everything works as it does alone."""
     application = FastAPI()
-    application.mount("/live", site.gateway.app())
+    application.mount("/live", live_app(site.gateway))
     transport = httpx.ASGITransport(app=application)
     async with httpx.AsyncClient(transport=transport, base_url="http://app.example.com") as http:
         headers = {"Cookie": f"{COOKIE}={await site.cookie()}"}
@@ -345,8 +373,97 @@ async def test_stalled_clients_hold_up_nobody(site: Site, monkeypatch: pytest.Mo
             return [(await hear(opened))["id"] for _ in ids]
 
         assert await asyncio.gather(*[read_all(opened) for opened in reading]) == [ids] * len(reading)
-        monkeypatch.setattr("gateway.hub.STALLED_S", 0.0)
+        monkeypatch.setattr("cachebus.gateway.delivery.hub.STALLED_S", 0.0)
         await until(lambda: len(site.gateway.hub.clients) == len(reading), "the stalled ones being let go")
         assert site.gateway.hub.counts["slow"] == len(stalled)
         stalled[0].transport.resume_reading()
         assert await closed(stalled[0]) == 4008
+
+
+# -- what comes from outside ------------------------------------------------------------------------------------------
+
+
+async def test_text_that_is_not_utf8_ends_the_connection_without_a_traceback(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closed with 1007, as RFC 6455 has it; the log has no line of it."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        await opened.send(b"\xff\xfe", text=True)
+        assert await closed(opened) == 1007
+    assert [record for record in caplog.records if record.levelname in {"ERROR", "CRITICAL"}] == []
+
+
+async def test_pings_count_too(site: Site) -> None:
+    """A client that does nothing but ping is closed with 4429 after as many as it may send frames."""
+    async with site.socket("user:42") as opened:
+        await hear(opened)
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(MOST_FRAMES + 1):  # none after that one: it would reset the connection
+                await opened.ping()
+        assert await closed(opened) == 4429
+
+
+async def test_an_origin_of_another_scheme_is_another_site(site: Site) -> None:
+    """`ftp://` on the gateway's own host and port is not its own page."""
+    headers = {"Cookie": f"{COOKIE}={await site.cookie()}", "Origin": f"ftp://127.0.0.1:{site.port}"}
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=headers)
+    assert refused.value.response.status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/client.js", "/events", "/nothing", "/client.js/", "/ws"])
+async def test_every_answer_has_safe_headers_and_trusts_no_host(site: Site, path: str) -> None:
+    """`nosniff` and a word on caching everywhere, no `Server`, and no redirect to the host that the request names."""
+    async with httpx.AsyncClient(base_url=site.url) as http:
+        answer = await http.get(path, headers={"Host": "evil.example"})
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] in {"no-store", "no-cache"}
+    assert "server" not in answer.headers
+    assert "evil.example" not in str(answer.headers)
+    assert not answer.is_redirect
+
+
+async def test_a_user_has_so_many_connections_and_no_more(client: Client) -> None:
+    """The third of one user is closed with 1013; another user gets in, and the first again once one has left."""
+    async with Site(client, limits=ConnectionLimits(per_user=2)).running() as site:
+        async with site.socket("user:42") as first, site.socket("user:42") as second:
+            await hear(first)
+            await hear(second)
+            async with site.socket("user:42") as third:
+                assert await closed(third) == 1013
+        await until(lambda: not site.gateway.connected, "all having left")
+        async with site.socket("user:42") as again:
+            await hear(again, "gateway.welcome")
+    assert not site.gateway.seats.by_user
+    assert not site.gateway.seats.by_address
+
+
+async def test_an_address_has_so_many_connections_and_no_more(client: Client) -> None:
+    """Behind a proxy of ours the third of one address is refused with 429, another address gets in."""
+    limits = ConnectionLimits(per_address=2, proxies=1)
+    async with Site(client, limits=limits).running() as site, contextlib.AsyncExitStack() as stack:
+        url, cookie = f"ws://127.0.0.1:{site.port}/ws", f"{COOKIE}={await site.cookie()}"
+
+        async def come(address: str) -> None:
+            headers = {"Cookie": cookie, "X-Forwarded-For": address}
+            await stack.enter_async_context(connect(url, additional_headers=headers))
+
+        for _ in range(2):
+            await come("203.0.113.9")
+        with pytest.raises(InvalidStatus) as refused:
+            await come("203.0.113.9")
+        assert refused.value.response.status_code == 429
+        await come("198.51.100.7")
+
+
+async def test_a_loop_that_stood_still_closes_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that was stopped for longer than a hello may take reads what lay there meanwhile, and lets them in."""
+    monkeypatch.setattr(websocket, "HELLO_S", 1.0)
+    cookie = {"Cookie": f"{COOKIE}={await site.cookie()}"}
+    async with connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=cookie) as opened:
+        await until(lambda: site.gateway.connected, "the connection")
+        sent = asyncio.create_task(opened.send('{"op": "hello", "topics": ["user:42"]}'))
+        time.sleep(1.5)  # noqa: ASYNC251 - the loop is stopped: that is the point
+        await sent
+        await hear(opened, "gateway.welcome")

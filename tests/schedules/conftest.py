@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from cachebus import Link
-from cachebus.private_server import PrivateServer
-from tests.schedules.workers import begin_long_ago
+from cachebus import Client
+from cachebus.testing.server import PrivateServer
+from tests.support.scheduled_workers import begin_long_ago
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +33,8 @@ def namespace() -> str:
 
 
 @pytest.fixture
-async def link(server: PrivateServer, namespace: str) -> AsyncIterator[Link]:
+async def client(server: PrivateServer, namespace: str) -> AsyncIterator[Client]:
     """A connection in a namespace of its own, with a ledger that began long ago."""
-    async with Link(server.url, namespace=namespace) as connected:
+    async with Client(server.url, namespace=namespace) as connected:
         await begin_long_ago(connected)
         yield connected

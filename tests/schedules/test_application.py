@@ -15,11 +15,13 @@ import pytest
 
 import schedules
 from cachebus import Cache, CacheSettings
-from cachebus.private_server import PrivateServer
-from cachebus.scheduler import Scheduler
-from cachebus.schedules import Job, find_jobs
-from cachebus.warming import Warm
-from tests.schedules.wallclock import us
+from cachebus.cache.upkeep.warming import Warm
+from cachebus.redis.keyspace import Names
+from cachebus.schedules.decorators import Job
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.testing.server import PrivateServer
+from cachebus.worker.loading import scan
+from tests.support.wallclock import us
 from tradesense import views
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +34,17 @@ def modules() -> list[ModuleType]:
     return [importlib.import_module(f"schedules.{name}") for name in names]
 
 
+def jobs() -> list[Job]:
+    """Return the application's jobs, as the worker finds them."""
+    problems: list[str] = []
+    found = scan("SCHEDULES", ("schedules",), Job, problems)
+    assert not problems
+    return found
+
+
 def job(name: str) -> Job:
     """Return one of the application's jobs."""
-    return next(job for job in find_jobs(modules()) if job.name == f"schedules.{name}")
+    return next(each for each in jobs() if each.name == f"schedules.{name}")
 
 
 def test_the_table_of_the_package_names_every_file() -> None:
@@ -43,7 +53,7 @@ def test_the_table_of_the_package_names_every_file() -> None:
     for module in modules():
         assert f"| {module.__name__.partition('.')[2]}.py " in schedules.__doc__
         assert module.__doc__
-        assert find_jobs([module])
+        assert any(isinstance(value, Job) for value in vars(module).values())
 
 
 def test_importing_the_schedules_connects_to_nothing() -> None:
@@ -72,7 +82,7 @@ def test_market_data_is_warm_at_the_exchanges_hours_whatever_the_season(day: tup
 async def cache(server: PrivateServer, namespace: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Cache]:
     """The application's cache on a server of the test, its queries replaced by echoes."""
     monkeypatch.setattr(views.cache, "_settings", CacheSettings(url=server.url, namespace=namespace))
-    monkeypatch.setattr(views.cache, "_names", None)
+    monkeypatch.setattr(views.cache, "_names", Names(namespace))
     async with views.cache as connected:
         yield connected
 
@@ -84,13 +94,13 @@ async def test_each_job_warms_what_was_read(cache: Cache, monkeypatch: pytest.Mo
     async def note(self: Warm, view: Any, arguments: Any, **_pace: Any) -> None:
         warmed.setdefault(view.name, []).extend(arguments)
 
-    async def read(self: Warm, view: Any, *_limits: Any) -> list[Any]:
+    async def read(self: Warm, view: Any, *_limits: Any, **_least: Any) -> list[Any]:
         return [("read", view.name)]
 
     monkeypatch.setattr(Warm, "__call__", note)
     monkeypatch.setattr(Warm, "popular", read)
     monkeypatch.setattr(Warm, "recently_active", read)
-    scheduler = Scheduler(cache.link, find_jobs(modules()))
+    scheduler = Scheduler(cache.client, jobs())
     for name in scheduler.jobs:
         assert await scheduler.run_now(name)
     await scheduler.drain()

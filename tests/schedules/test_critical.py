@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cachebus import Cache, ConfigurationError
-from cachebus.entry import ENDS
-from cachebus.private_server import PrivateServer
-from cachebus.view import View
-from cachebus.warming import Warm
+from cachebus.cache.tiers.entry import BORN
+from cachebus.cache.upkeep.warming import Warm
+from cachebus.cache.view import View
+from cachebus.redis.keyspace import Names
+from cachebus.testing.server import PrivateServer
 
 LOADS: list[int] = []
 
@@ -29,8 +30,8 @@ def price(cache: Cache) -> View[[int], int]:
 def age(server: PrivateServer, namespace: str, left_s: int) -> None:
     """Let every stored entry end so soon, as time would."""
     seconds, _ = server.ask("TIME")
-    for key in server.ask("KEYS", f"*{namespace}:e:*price:*"):
-        server.ask("SETRANGE", key, ENDS.start, b"%016d" % ((int(seconds) + left_s) * 1_000_000))
+    for key in server.ask("KEYS", f"{Names(namespace).entries}*price:*"):
+        server.ask("SETRANGE", key, BORN.stop, b"%016d" % ((int(seconds) + left_s) * 1_000_000))
 
 
 async def read_by_somebody(cache: Cache, price: View[[int], int], *numbers: int) -> None:
@@ -49,21 +50,21 @@ async def test_what_was_read_is_renewed_before_it_ends(
     await price.warm(3)
     await read_by_somebody(cache, price, 1, 2)
     LOADS.clear()
-    await Warm(cache.link).ahead(price)
+    await Warm(cache.client).ahead(price)
     assert LOADS == []
     age(server, namespace, left_s=60)
-    await Warm(cache.link).ahead(price)
+    await Warm(cache.client).ahead(price)
     assert sorted(LOADS) == [1, 2]
-    await Warm(cache.link).ahead(price)
+    await Warm(cache.client).ahead(price)
     assert sorted(LOADS) == [1, 2]
 
 
 async def test_each_memory_hit_of_a_critical_view_counts(cache: Cache, price: View[[int], int]) -> None:
     """A reader that memory answers keeps its entry warm as well as one that asks Redis."""
     await read_by_somebody(cache, price, 1)
-    await cache.link.store.call("DEL", cache.link.names.bus("read-at", price.name))
+    await cache.client.store.call("DEL", cache.client.names.bus("read-at", price.name))
     await read_by_somebody(cache, price, 1)
-    assert await Warm(cache.link).recently_active(price) == [(1,)]
+    assert await Warm(cache.client).recently_active(price) == [(1,)]
 
 
 def test_a_critical_view_must_live_a_minute() -> None:

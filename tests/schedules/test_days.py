@@ -9,13 +9,13 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from cachebus import Link
-from cachebus.private_server import PrivateServer
-from cachebus.scheduler import Scheduler
-from cachebus.schedules import cron, daily
-from tests.schedules.clocked import Clock
-from tests.schedules.wallclock import DAY, HOUR, MINUTE, expected_fires, us
-from tests.schedules.workers import begin_long_ago
+from cachebus import Client
+from cachebus.schedules.decorators import cron, daily
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.testing.server import PrivateServer
+from tests.support.clocked import Clock
+from tests.support.scheduled_workers import begin_long_ago
+from tests.support.wallclock import DAY, HOUR, MINUTE, expected_fires, us
 
 STEP = 15 * MINUTE
 SKEWS = (0, HOUR, -HOUR)
@@ -61,10 +61,10 @@ async def test_every_fire_time_of_a_changing_day_starts_once(
     async with AsyncExitStack() as stack:
         workers = []
         for skew in SKEWS:
-            link = await stack.enter_async_context(Link(server.url, namespace=namespace))
-            await begin_long_ago(link)
-            clock.set_for(link, skew_us=skew)
-            workers.append(Scheduler(link, jobs))
+            client = await stack.enter_async_context(Client(server.url, namespace=namespace))
+            await begin_long_ago(client)
+            clock.set_for(client, skew_us=skew)
+            workers.append(Scheduler(client, jobs))
         for worker in workers:  # their first look takes what fired before
             await look(worker)
         starts.clear()

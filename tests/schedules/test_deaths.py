@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from cachebus import Link
-from cachebus.scheduler import Scheduler
-from cachebus.schedules import Job
-from tests.schedules.workers import (
+from cachebus import Client
+from cachebus.schedules.decorators import Job
+from cachebus.schedules.scheduler import Scheduler
+from tests.support.scheduled_workers import (
     FireTimes,
     Starts,
     freeze,
@@ -44,9 +44,9 @@ class Body:
 
 
 @asynccontextmanager
-async def dead_after_start(link: Link, job: Job, body: Body) -> AsyncIterator[None]:
+async def dead_after_start(client: Client, job: Job, body: Body) -> AsyncIterator[None]:
     """Let a worker start the run and vanish in the middle of it."""
-    worker = Scheduler(link, [job], worker="dead", lease_ms=LEASE_MS)
+    worker = Scheduler(client, [job], worker="dead", lease_ms=LEASE_MS)
     before = body.starts
     async with running(worker):
         await until(lambda: body.starts > before, "the start that is not finished")
@@ -57,13 +57,13 @@ async def dead_after_start(link: Link, job: Job, body: Body) -> AsyncIterator[No
             thaw.set()  # so that the test can end; by then others have what it held
 
 
-async def test_a_dead_workers_run_is_started_once_more(link: Link) -> None:
+async def test_a_dead_workers_run_is_started_once_more(client: Client) -> None:
     """After the lease another worker starts the same fire time; deaths and starts are counted."""
     body, times = Body(hangs=1), FireTimes()
     job = job_at(times, body)
-    fire = times.fire(link)
-    async with dead_after_start(link, job, body):
-        second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
+    fire = times.fire(client)
+    async with dead_after_start(client, job, body):
+        second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
         async with running(second):
             status = await until_idle(second)
     assert (status.state, status.deaths, status.attempt, status.last_fire) == ("done", 1, 2, fire)
@@ -71,53 +71,53 @@ async def test_a_dead_workers_run_is_started_once_more(link: Link) -> None:
     assert body.starts == 2
 
 
-async def test_a_run_that_kills_every_worker_is_started_twice_at_most(link: Link) -> None:
+async def test_a_run_that_kills_every_worker_is_started_twice_at_most(client: Client) -> None:
     """The second death is the last; the next fire time runs as if nothing had been."""
     body, times = Body(hangs=2), FireTimes()
     job = job_at(times, body)
-    times.fire(link)
-    third = Scheduler(link, [job], worker="third", lease_ms=LONG_MS)
-    async with dead_after_start(link, job, body), dead_after_start(link, job, body), running(third):
+    times.fire(client)
+    third = Scheduler(client, [job], worker="third", lease_ms=LONG_MS)
+    async with dead_after_start(client, job, body), dead_after_start(client, job, body), running(third):
         status = await until_idle(third)
         assert (status.state, status.outcome, status.deaths, body.starts) == ("died", "died", 2, 2)
-        times.fire(link)
+        times.fire(client)
         assert (await until_state(third, "done")).attempt == 1
     assert body.starts == 3
 
 
-async def test_a_job_that_must_not_be_repeated_is_not(link: Link) -> None:
+async def test_a_job_that_must_not_be_repeated_is_not(client: Client) -> None:
     """`on_death="skip"`: the death is noted, the fire time is over."""
     body, times = Body(hangs=1), FireTimes()
     job = job_at(times, body, on_death="skip")
-    times.fire(link)
-    async with dead_after_start(link, job, body):
-        second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
+    times.fire(client)
+    async with dead_after_start(client, job, body):
+        second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
         async with running(second):
             status = await until_idle(second)
     assert (status.state, status.deaths) == ("died", 1)
     assert body.starts == 1
 
 
-async def test_a_death_before_the_start_costs_no_start(link: Link) -> None:
+async def test_a_death_before_the_start_costs_no_start(client: Client) -> None:
     """Claimed and never started: another worker starts it, even where a second start is not allowed."""
     body, times = Body(hangs=0), FireTimes()
     job = job_at(times, body, on_death="skip", jitter="1m", max_run="1s")
-    fire = times.fire(link)
-    dead = Scheduler(link, [job], worker="dead", lease_ms=LEASE_MS)
+    fire = times.fire(client)
+    dead = Scheduler(client, [job], worker="dead", lease_ms=LEASE_MS)
     assert (await dead._store.claim(job, fire, "token of the dead")).word == "ours"
-    second = Scheduler(link, [job_at(times, body, on_death="skip")], worker="second", lease_ms=LONG_MS)
+    second = Scheduler(client, [job_at(times, body, on_death="skip")], worker="second", lease_ms=LONG_MS)
     async with running(second):
         status = await until_idle(second)
     assert (status.state, status.attempt, body.starts) == ("done", 1, 1)
 
 
-async def test_a_worker_that_wakes_before_its_start_does_not_start(link: Link) -> None:
+async def test_a_worker_that_wakes_before_its_start_does_not_start(client: Client) -> None:
     """Claimed, frozen, taken over: the second step is refused, while the other one runs and afterwards."""
     body, times = Starts(hang=True), FireTimes()
     waiting = job_at(times, body, jitter="59m", max_run="1s")
-    sleeper = Scheduler(link, [waiting], worker="sleeper", lease_ms=LEASE_MS)
-    second = Scheduler(link, [job_at(times, body)], worker="second", lease_ms=LONG_MS)
-    now = link.now_us()
+    sleeper = Scheduler(client, [waiting], worker="sleeper", lease_ms=LEASE_MS)
+    second = Scheduler(client, [job_at(times, body)], worker="second", lease_ms=LONG_MS)
+    now = client.now_us()
     times.fires.append(next(fire for fire in range(now - 1_000, now) if waiting.delay_ms(fire) > 60_000))
     async with running(sleeper):
         await until(lambda: sleeper._runs, "the claim")
@@ -135,14 +135,14 @@ async def test_a_worker_that_wakes_before_its_start_does_not_start(link: Link) -
     assert (await status_of(second)).holder == "second"
 
 
-async def test_two_workers_that_find_a_dead_run_start_it_once(link: Link) -> None:
+async def test_two_workers_that_find_a_dead_run_start_it_once(client: Client) -> None:
     """Both saw its lease end; the one that asks second is told that it is alive."""
     body, times = Body(hangs=2), FireTimes()
     job = job_at(times, body)
-    fire = times.fire(link)
-    async with dead_after_start(link, job, body):
-        await until(lambda: link.now_us() > fire + 2_000 * LEASE_MS, "the end of the lease")
-        one, two = Scheduler(link, [job], lease_ms=LONG_MS), Scheduler(link, [job], lease_ms=LONG_MS)
+    fire = times.fire(client)
+    async with dead_after_start(client, job, body):
+        await until(lambda: client.now_us() > fire + 2_000 * LEASE_MS, "the end of the lease")
+        one, two = Scheduler(client, [job], lease_ms=LONG_MS), Scheduler(client, [job], lease_ms=LONG_MS)
         await asyncio.gather(one._reclaim(job), two._reclaim(job))
         await until(lambda: body.starts == 2, "the second start")
         assert len(one._runs) + len(two._runs) == 1
@@ -152,13 +152,13 @@ async def test_two_workers_that_find_a_dead_run_start_it_once(link: Link) -> Non
     assert (await status_of(one)).deaths == 1
 
 
-async def test_a_worker_that_wakes_in_its_run_is_stopped(link: Link) -> None:
+async def test_a_worker_that_wakes_in_its_run_is_stopped(client: Client) -> None:
     """Frozen longer than its lease, it finds its run taken over: the body is cancelled, its end is not noted."""
     body, times = Body(hangs=1), FireTimes()
     job = job_at(times, body)
-    sleeper = Scheduler(link, [job], worker="sleeper", lease_ms=LEASE_MS)
-    second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
-    times.fire(link)
+    sleeper = Scheduler(client, [job], worker="sleeper", lease_ms=LEASE_MS)
+    second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
+    times.fire(client)
     async with running(sleeper):
         await until(lambda: body.starts, "the start")
         thaw = freeze(sleeper)
@@ -172,15 +172,15 @@ async def test_a_worker_that_wakes_in_its_run_is_stopped(link: Link) -> None:
     assert (body.starts, body.cancelled) == (2, 1)
 
 
-async def test_the_next_fire_time_does_not_swallow_a_dead_run(link: Link) -> None:
+async def test_the_next_fire_time_does_not_swallow_a_dead_run(client: Client) -> None:
     """A worker that meets a dead run first starts that one again; the new fire time overlaps and is counted."""
     body, times = Body(hangs=2), FireTimes()
     job = job_at(times, body)
-    first = times.fire(link)
-    async with dead_after_start(link, job, body):
-        await until(lambda: link.now_us() > first + 2_000 * LEASE_MS, "the end of the lease")
-        second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
-        fire = times.fire(link)
+    first = times.fire(client)
+    async with dead_after_start(client, job, body):
+        await until(lambda: client.now_us() > first + 2_000 * LEASE_MS, "the end of the lease")
+        second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
+        fire = times.fire(client)
         await second._take(job)
         status = await until_state(second, "running")
         assert (status.attempt, status.overlaps, status.last_fire) == (2, 1, fire)
@@ -190,26 +190,26 @@ async def test_the_next_fire_time_does_not_swallow_a_dead_run(link: Link) -> Non
         await until(lambda: not second._runs, "the end")
 
 
-async def test_a_paused_job_is_not_started_again(link: Link) -> None:
+async def test_a_paused_job_is_not_started_again(client: Client) -> None:
     """Somebody paused it because it kills workers: its dead run is noted and left alone."""
     body, times = Body(hangs=1), FireTimes()
     job = job_at(times, body)
-    times.fire(link)
-    async with dead_after_start(link, job, body):
-        second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
+    times.fire(client)
+    async with dead_after_start(client, job, body):
+        second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
         await second.pause("job")
         async with running(second):
             assert (await until_idle(second)).state == "died"
     assert body.starts == 1
 
 
-async def test_a_stopped_worker_hands_its_run_back(link: Link) -> None:
+async def test_a_stopped_worker_hands_its_run_back(client: Client) -> None:
     """Cancelled, it does not keep others waiting for its lease, and nobody counts a death."""
     body, times = Body(hangs=1), FireTimes()
     job = job_at(times, body)
-    times.fire(link)
-    second = Scheduler(link, [job], worker="second", lease_ms=LONG_MS)
-    async with running(Scheduler(link, [job], worker="first", lease_ms=LONG_MS)):
+    times.fire(client)
+    second = Scheduler(client, [job], worker="second", lease_ms=LONG_MS)
+    async with running(Scheduler(client, [job], worker="first", lease_ms=LONG_MS)):
         await until(lambda: body.starts, "the start")
     async with running(second):
         status = await until_idle(second)
@@ -217,7 +217,7 @@ async def test_a_stopped_worker_hands_its_run_back(link: Link) -> None:
     assert (body.starts, body.cancelled) == (2, 1)
 
 
-async def test_a_stopped_worker_notes_what_just_ended(link: Link) -> None:
+async def test_a_stopped_worker_notes_what_just_ended(client: Client) -> None:
     """A body that answers the cancellation by finishing has finished; it is not started again."""
     times, started = FireTimes(), asyncio.Event()
 
@@ -229,21 +229,21 @@ async def test_a_stopped_worker_notes_what_just_ended(link: Link) -> None:
             return
 
     job = job_at(times, body)
-    times.fire(link)
-    worker = Scheduler(link, [job], lease_ms=LONG_MS)
+    times.fire(client)
+    worker = Scheduler(client, [job], lease_ms=LONG_MS)
     async with running(worker):
         await until(started.is_set, "the start")
     assert (await status_of(worker)).state == "done"
 
 
-async def test_a_drained_worker_hands_back_what_only_waits(link: Link) -> None:
+async def test_a_drained_worker_hands_back_what_only_waits(client: Client) -> None:
     """A run that is waiting out its jitter goes to another worker at once, and loses no start."""
     body, times = Body(hangs=0), FireTimes()
     waiting = job_at(times, body, on_death="skip", jitter="59m", max_run="10s")
-    now = link.now_us()
+    now = client.now_us()
     times.fires.append(next(fire for fire in range(now - 1_000, now) if waiting.delay_ms(fire) > 60_000))
-    first = Scheduler(link, [waiting], worker="first", lease_ms=LONG_MS)
-    second = Scheduler(link, [job_at(times, body, on_death="skip")], worker="second", lease_ms=LONG_MS)
+    first = Scheduler(client, [waiting], worker="first", lease_ms=LONG_MS)
+    second = Scheduler(client, [job_at(times, body, on_death="skip")], worker="second", lease_ms=LONG_MS)
     async with running(first):
         await until_state(first, "claimed")
         await asyncio.wait_for(first.drain(), 20)
@@ -252,12 +252,12 @@ async def test_a_drained_worker_hands_back_what_only_waits(link: Link) -> None:
     assert (status.state, status.attempt, status.deaths, body.starts) == ("done", 1, 0, 1)
 
 
-async def test_a_job_that_no_worker_knows_leaves_the_list(link: Link) -> None:
+async def test_a_job_that_no_worker_knows_leaves_the_list(client: Client) -> None:
     """A day after its lease ended, a job that was renamed is not looked at any more."""
-    running_jobs = link.names.bus("jobs", "running")
+    running_jobs = client.names.bus("jobs", "running")
     day_us = 86_400_000_000
-    await link.store.call("ZADD", running_jobs, link.now_us() - day_us - 1, link.names.bus("job", "renamed"))
-    await link.store.call("ZADD", running_jobs, link.now_us() - day_us // 2, link.names.bus("job", "other"))
-    worker = Scheduler(link, [])
+    await client.store.call("ZADD", running_jobs, client.now_us() - day_us - 1, client.names.bus("job", "renamed"))
+    await client.store.call("ZADD", running_jobs, client.now_us() - day_us // 2, client.names.bus("job", "other"))
+    worker = Scheduler(client, [])
     await worker.look()
     assert (await worker._store.look())[1] == ["other"]

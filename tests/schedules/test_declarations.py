@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import ModuleType
+from typing import Any
 
 import pytest
 
+from cachebus.cache.upkeep.warming import Warm
 from cachebus.errors import ConfigurationError
-from cachebus.schedules import Job, cron, daily, every, find_jobs
-from cachebus.warming import Warm
+from cachebus.schedules.decorators import Job, cron, daily, every
 
 
 async def _nothing() -> None: ...
@@ -71,9 +71,9 @@ def test_the_shortest_time_between_fire_times_counts() -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: every("0s"), "every"),
-        (lambda: every("soon"), "every"),
-        (lambda: every("10ms"), "shorter than a second"),
+        (lambda: every("0s")(_nothing), "every"),
+        (lambda: every("soon")(_nothing), "every"),
+        (lambda: every("10ms")(_nothing), "shorter than a second"),
         (lambda: every("10s", jitter="10s")(_nothing), "jitter"),
         (lambda: every("10s", jitter="5s", max_run="6s")(_nothing), "max_run"),
         (lambda: every("10s", max_run="11s")(_nothing), "max_run"),
@@ -81,11 +81,13 @@ def test_the_shortest_time_between_fire_times_counts() -> None:
         (lambda: every("10s", on_death="mourn")(_nothing), "on_death"),  # type: ignore[arg-type]
         (lambda: every("10s")(_plain), "async def"),  # type: ignore[arg-type]
         (lambda: every("10s")(_wants_more), "warm"),
-        (lambda: cron("61 * * * *"), "cron"),
-        (lambda: cron("* * * * *", zone="Europe/Atlantis"), "zone"),
-        (lambda: daily("half past six"), "daily"),
-        (lambda: daily("25:00"), "daily"),
-        (lambda: daily("6:60"), "daily"),
+        (lambda: cron("61 * * * *")(_nothing), "cron"),
+        (lambda: cron("* * * * *", zone="Europe/Atlantis")(_nothing), "zone"),
+        (lambda: cron(5)(_nothing), "cron"),  # type: ignore[arg-type]
+        (lambda: daily("half past six")(_nothing), "daily"),
+        (lambda: daily("25:00")(_nothing), "daily"),
+        (lambda: daily("6:60")(_nothing), "daily"),
+        (lambda: daily(630)(_nothing), "daily"),  # type: ignore[arg-type]
     ],
 )
 def test_a_schedule_that_cannot_work_is_refused_by_name(make: object, named: str) -> None:
@@ -102,13 +104,20 @@ def test_everything_wrong_with_a_job_is_said_at_once() -> None:
         assert named in str(refused.value)
 
 
-def test_jobs_are_found_in_modules_once_each() -> None:
-    """A job that another module imports is still one job; two of one name are an error that lists them all."""
-    here, there = ModuleType("here"), ModuleType("there")
-    one, two = every("10s", name="one")(_nothing), every("10s", name="two")(_nothing)
-    vars(here).update(one=one, two=two)
-    vars(there).update(again=one, other=3)
-    assert find_jobs([here, there]) == (one, two)
-    vars(there).update(x=every("20s", name="one")(_nothing), y=every("20s", name="two")(_nothing))
-    with pytest.raises(ConfigurationError, match="'one', 'two'"):
-        find_jobs([here, there])
+def test_a_mistake_says_what_where_and_how_to_fix_it() -> None:
+    """The job's name, what was written, what to write."""
+    with pytest.raises(ConfigurationError) as refused:
+        daily("25:00")(_nothing)
+    assert str(refused.value) == (
+        "job 'tests.schedules.test_declarations._nothing': daily: '25:00' is not a time of day; "
+        'hours are 00 to 23, minutes 00 to 59, write it as "06:30"'
+    )
+
+
+@pytest.mark.parametrize(("bare", "written"), [(every, '@every("5m")'), (cron, "@cron("), (daily, '@daily("06:30")')])
+def test_a_decorator_without_its_parentheses_is_refused(bare: Any, written: str) -> None:
+    """It gets the function where its time should be."""
+    with pytest.raises(ConfigurationError) as refused:
+        bare(_nothing)
+    assert "_nothing" in str(refused.value)
+    assert written in str(refused.value)

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cachebus.errors import ConfigurationError
-from cachebus.firetimes import Calendar, Slots
-from tests.schedules.wallclock import DAY, HOUR, MINUTE, expected_fires, us
+from cachebus.schedules.fire_times import Calendar, Slots
+from tests.support.wallclock import DAY, HOUR, MINUTE, expected_fires, us
 
 ZONES = ("Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Santiago", "America/Havana", "UTC")
 

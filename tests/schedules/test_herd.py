@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.private_server import PrivateServer
-from cachebus.view import View
-from cachebus.warming import Warm
+from cachebus.cache.upkeep.warming import Warm
+from cachebus.cache.view import View
+from cachebus.testing.server import PrivateServer
 
 ROWS = 5_000
 READERS = 10
@@ -89,7 +89,7 @@ async def test_warming_spares_the_database_and_whoever_reads(cache: Cache) -> No
     await traffic(view_of(cache, alone, "alone"))
     row = view_of(cache, helped, "helped")
     done, _ = await asyncio.gather(
-        Warm(cache.link)(row, range(ROWS), per_second=100_000, concurrency=CONCURRENCY), traffic(row)
+        Warm(cache.client)(row, range(ROWS), per_second=100_000, concurrency=CONCURRENCY), traffic(row)
     )
     assert set(helped.loads.values()) == {1}
     assert helped.most_warming <= CONCURRENCY

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from cachebus import Cache, CacheSettings, Link
+from cachebus import Cache, CacheSettings, Client
 from cachebus.errors import ServerTimeout, Unavailable
-from cachebus.private_server import PrivateServer
-from cachebus.scheduler import Scheduler
-from tests.schedules.clocked import Clock
-from tests.schedules.workers import (
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.testing.server import PrivateServer
+from tests.support.clocked import Clock
+from tests.support.scheduled_workers import (
     FireTimes,
     Starts,
     begin_long_ago,
@@ -44,12 +45,12 @@ def lose_answers(scheduler: Scheduler, verb: str, times: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", ["look", "claim", "start", "renew", "finish"])
-async def test_a_lost_answer_changes_nothing(link: Link, verb: str) -> None:
+async def test_a_lost_answer_changes_nothing(client: Client, verb: str) -> None:
     """Whatever step it was: one start, one run, no death, and no waiting for a lease to end."""
     body, times = Starts(hang=verb == "renew"), FireTimes()
-    worker = Scheduler(link, [job_at(times, body)], lease_ms=900 if verb == "renew" else LONG_MS)
+    worker = Scheduler(client, [job_at(times, body)], lease_ms=900 if verb == "renew" else LONG_MS)
     lost = lose_answers(worker, verb, times=2)
-    times.fire(link)
+    times.fire(client)
     async with running(worker):
         await until(lambda: len(lost) == 2, "the loss")
         body.go.set()
@@ -57,13 +58,13 @@ async def test_a_lost_answer_changes_nothing(link: Link, verb: str) -> None:
     assert (status.state, status.attempt, status.deaths, status.runs, body.count) == ("done", 1, 0, 1, 1)
 
 
-async def test_a_lost_answer_to_a_hand_back_is_one_hand_back(link: Link) -> None:
+async def test_a_lost_answer_to_a_hand_back_is_one_hand_back(client: Client) -> None:
     """Another worker goes on, once."""
     body, times = Starts(hang=True), FireTimes()
     job = job_at(times, body)
-    first, second = Scheduler(link, [job], lease_ms=LONG_MS), Scheduler(link, [job], lease_ms=LONG_MS)
+    first, second = Scheduler(client, [job], lease_ms=LONG_MS), Scheduler(client, [job], lease_ms=LONG_MS)
     lose_answers(first, "release")
-    times.fire(link)
+    times.fire(client)
     async with running(first):
         await body.reach(1)
     body.go.set()
@@ -72,12 +73,12 @@ async def test_a_lost_answer_to_a_hand_back_is_one_hand_back(link: Link) -> None
     assert body.count == 2
 
 
-async def test_a_worker_cut_off_for_longer_than_its_lease_stops(link: Link) -> None:
+async def test_a_worker_cut_off_for_longer_than_its_lease_stops(client: Client) -> None:
     """It cannot know who else runs by then: it cancels its body, and another worker starts the run once more."""
     body, times = Starts(hang=True), FireTimes()
     job = job_at(times, body)
-    cut_off = Scheduler(link, [job], worker="cut off", lease_ms=600)
-    times.fire(link)
+    cut_off = Scheduler(client, [job], worker="cut off", lease_ms=600)
+    times.fire(client)
 
     async def away(*_args: object) -> Any:
         raise Unavailable("no route")
@@ -87,7 +88,7 @@ async def test_a_worker_cut_off_for_longer_than_its_lease_stops(link: Link) -> N
         for verb in ("look", "claim", "reclaim", "renew", "finish", "release"):
             setattr(cut_off._store, verb, away)
         await until(lambda: not cut_off._runs, "the end of its body")
-        other = Scheduler(link, [job], worker="other", lease_ms=LONG_MS)
+        other = Scheduler(client, [job], worker="other", lease_ms=LONG_MS)
         async with running(other):
             await body.reach(2)
             body.go.set()
@@ -96,13 +97,13 @@ async def test_a_worker_cut_off_for_longer_than_its_lease_stops(link: Link) -> N
     assert body.count == 2
 
 
-async def test_an_end_is_noted_however_long_the_server_is_away(link: Link) -> None:
+async def test_an_end_is_noted_however_long_the_server_is_away(client: Client) -> None:
     """A minute without a server while a run ends: whoever looks first does not take its lease for a dead worker's."""
     clock = Clock(1_800_000_000_000_000)
-    clock.set_for(link)
+    clock.set_for(client)
     body, times = Starts(), FireTimes(clock.now_us)
     job = job_at(times, body)
-    first, second = Scheduler(link, [job], worker="first"), Scheduler(link, [job], worker="second")
+    first, second = Scheduler(client, [job], worker="first"), Scheduler(client, [job], worker="second")
     ended = asyncio.Event()
 
     async def away(*_args: object) -> bool:
@@ -124,22 +125,22 @@ async def test_an_end_is_noted_however_long_the_server_is_away(link: Link) -> No
     assert body.count == 1
 
 
-async def test_a_server_that_lost_everything_starts_nothing_again(link: Link, server: PrivateServer) -> None:
+async def test_a_server_that_lost_everything_starts_nothing_again(client: Client, server: PrivateServer) -> None:
     """All keys are gone: a worker that has not looked since the fire time finds the store younger than it."""
     body, times = Starts(), FireTimes()
     job = job_at(times, body, misfire="once")
-    times.fire(link)
-    first = Scheduler(link, [job])
+    times.fire(client)
+    first = Scheduler(client, [job])
     async with running(first):
         await body.reach(1)
         await until_idle(first)
-    for key in await link.store.call("KEYS", f"*{link.names.namespace}*"):
-        await link.store.call("DEL", key)
-    second = Scheduler(link, [job])
+    for key in await client.store.call("KEYS", f"*{client.names.namespace}*"):
+        await client.store.call("DEL", key)
+    second = Scheduler(client, [job])
     async with running(second):
         await until_looked([second], times.fires[-1])
         assert body.count == 1
-        times.fire(link)
+        times.fire(client)
         await body.reach(2)
 
 
@@ -149,23 +150,23 @@ async def test_a_replica_that_lagged_behind_starts_nothing_again(own_server: Pri
     job = job_at(times, body, misfire="once")
     settings = CacheSettings(url=own_server.url, namespace=namespace)
     async with Cache(settings=settings) as cache:
-        first = Scheduler(cache.link, [job], worker="first")
+        first = Scheduler(cache.client, [job], worker="first")
         async with running(first):
             await until(lambda: first._ahead_us, "a look")
             own_server.ask("SAVE")
-            fire = times.fire(cache.link)
+            fire = times.fire(cache.client)
             await body.reach(1)
             await until_idle(first)
-            record = cache.link.names.bus("job", "job")
+            record = cache.client.names.bus("job", "job")
             assert own_server.ask("HGET", record, "last_fire") == str(fire).encode()
             own_server.restart()
             assert own_server.ask("HGET", record, "last_fire") is None
             async with Cache(settings=settings) as late:
-                second = Scheduler(late.link, [job], worker="second")
+                second = Scheduler(late.client, [job], worker="second")
                 async with running(second):
                     await until_looked([second], fire)
                     assert body.count == 1
-                    times.fire(late.link)
+                    times.fire(late.client)
                     await body.reach(2)
 
 
@@ -174,10 +175,10 @@ async def test_a_run_outlives_a_restart_of_the_server(namespace: str) -> None:
     body, times = Starts(hang=True), FireTimes()
     job = job_at(times, body)
     with PrivateServer.start("appendfsync always") as server:
-        async with Link(server.url, namespace=namespace) as link:
-            await begin_long_ago(link)
-            one, two = Scheduler(link, [job]), Scheduler(link, [job])
-            times.fire(link)
+        async with Client(server.url, namespace=namespace) as client:
+            await begin_long_ago(client)
+            one, two = Scheduler(client, [job]), Scheduler(client, [job])
+            times.fire(client)
             async with running(one, two):
                 await body.reach(1)
                 server.restart()
@@ -185,3 +186,34 @@ async def test_a_run_outlives_a_restart_of_the_server(namespace: str) -> None:
                 await until(lambda: not one._runs and not two._runs, "the end")
                 status = await status_of(one)
     assert (status.state, status.attempt, status.deaths, body.count) == ("done", 1, 0, 1)
+
+
+async def test_nothing_is_said_to_be_lost_at_a_first_start(
+    own_server: PrivateServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fire times from before the store began are passed over; a new connection finds that the server knows that."""
+    async with Client(own_server.url) as client:
+        long_ago, soon = FireTimes(client.now_us() - 5_000_000), FireTimes()
+        body = Starts()
+        worker = Scheduler(client, [job_at(long_ago, body), replace(job_at(soon, body), name="soon")])
+        async with running(worker):
+            await until_looked([worker], long_ago.fires[0])
+            connects = client.store.connects  # type: ignore[attr-defined]  # a node counts them
+            own_server.ask("CLIENT", "KILL", "TYPE", "normal")
+            await until(lambda: client.store.up and client.store.connects > connects, "a new connection")  # type: ignore[attr-defined]  # as above
+            soon.fire(client)
+            await body.reach(1)
+    assert not [record for record in caplog.records if "lost" in record.getMessage()]
+
+
+async def test_a_ledger_that_begins_again_forgives_no_fire_time(client: Client) -> None:
+    """A server that was down at a fire time and kept its data: the newest one that was missed is made up for."""
+    body, times = Starts(), FireTimes()
+    job = job_at(times, body, misfire="once")
+    times.fire(client)
+    async with running(Scheduler(client, [job])):
+        await body.reach(1)
+    times.fire(client)
+    await client.store.call("DEL", client.names.ledger)
+    async with running(Scheduler(client, [job])):
+        await body.reach(2)

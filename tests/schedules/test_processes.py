@@ -1,9 +1,9 @@
-"""Real workers, real signals: the small version of `python -m tests.schedules.soak`."""
+"""Real workers, real signals: the small version of `python -m tests.support.schedules_soak`."""
 
 from __future__ import annotations
 
-from cachebus.private_server import PrivateServer
-from tests.schedules.soak import Findings, soak
+from cachebus.testing.server import PrivateServer
+from tests.support.schedules_soak import Findings, soak
 
 
 async def test_killed_and_frozen_workers_start_nothing_twice(server: PrivateServer) -> None:
@@ -15,9 +15,11 @@ async def test_killed_and_frozen_workers_start_nothing_twice(server: PrivateServ
 
 
 def test_the_soak_can_fail() -> None:
-    """It calls a third start wrong, a second one of a job that must not be repeated, and one without a death."""
+    """A third start is wrong, a second one of a job that must not be repeated, one without a death, one fence twice."""
     assert Findings(kills=1, starts={"again": {1: [5, 6]}}).wrong == []
     assert len(Findings(kills=9, starts={"again": {1: [5, 6, 7]}}).wrong) == 1
     assert len(Findings(kills=9, starts={"never": {1: [5, 6]}}).wrong) == 1
     assert len(Findings(kills=0, starts={"again": {1: [5, 6]}}).wrong) == 1
+    assert len(Findings(kills=9, starts={"again": {1: [5, 5]}}).wrong) == 1
     assert len(Findings(kills=9, starts={"again": {1: [6, 5]}}).wrong) == 1
+    assert Findings(freezes=1, starts={"again": {1: [6, 5]}}).wrong == []

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from cachebus import Cache, CacheSettings, ConfigurationError
-from cachebus.jobs import Run
-from cachebus.private_server import PrivateServer
-from cachebus.scheduler import Scheduler
-from cachebus.schedules import Job, every
-from cachebus.view import View
-from cachebus.warming import MOST_FAILURES, WINDOW, Pace, Warm
-from tests.schedules.workers import running, status_of, until, until_idle
+from cachebus.cache.upkeep.warming import MOST_FAILURES, WINDOW, Pace, Warm
+from cachebus.cache.view import View
+from cachebus.schedules.decorators import Job, every
+from cachebus.schedules.scheduler import Scheduler
+from cachebus.schedules.store import JobRun
+from cachebus.testing.server import PrivateServer
+from tests.support.scheduled_workers import running, status_of, until, until_idle
 
 
 class Database:
@@ -73,24 +73,24 @@ async def test_what_is_missing_is_loaded_in_order_and_what_is_fresh_is_not(
 ) -> None:
     """The most wanted come first because they stand first; a second warming loads nothing."""
     await row(2)
-    done = await Warm(cache.link)(row, [3, (2,), 1], per_second=10_000, concurrency=1)
+    done = await Warm(cache.client)(row, [3, (2,), 1], per_second=10_000, concurrency=1)
     assert database.loads == [2, 3, 1]
     assert (done.loaded, done.fresh, done.done, done.total, done.stopped) == (2, 1, 3, 3, "")
-    again = await Warm(cache.link)(row, [3, 2, 1])
+    again = await Warm(cache.client)(row, [3, 2, 1])
     assert (again.loaded, again.fresh) == (0, 3)
     assert str(again) == "3/3 (0 loaded, 3 fresh)"
 
 
 async def test_fresh_entries_use_up_no_rate(cache: Cache, row: View[[int], int]) -> None:
     """At one load a day, a hundred fresh entries are passed over all the same."""
-    await Warm(cache.link)(row, range(100), per_second=100_000)
-    done = await asyncio.wait_for(Warm(cache.link)(row, range(100), per_second=1 / 86_400), 20)
+    await Warm(cache.client)(row, range(100), per_second=100_000)
+    done = await asyncio.wait_for(Warm(cache.client)(row, range(100), per_second=1 / 86_400), 20)
     assert done.fresh == 100
 
 
 async def test_no_more_are_under_way_than_may_be(cache: Cache, row: View[[int], int], database: Database) -> None:
     """Whatever the rate."""
-    await Warm(cache.link)(row, range(40), per_second=100_000, concurrency=3)
+    await Warm(cache.client)(row, range(40), per_second=100_000, concurrency=3)
     assert database.most == 3
     assert sorted(database.loads) == list(range(40))
 
@@ -100,7 +100,7 @@ async def test_warming_and_traffic_load_each_entry_once(
 ) -> None:
     """Readers that come while it is being warmed wait for that load; nobody loads beside it."""
     numbers = range(60)
-    warming = asyncio.create_task(Warm(cache.link)(row, numbers, per_second=100_000, concurrency=4))
+    warming = asyncio.create_task(Warm(cache.client)(row, numbers, per_second=100_000, concurrency=4))
     values = await asyncio.gather(*[row(number) for number in numbers for _ in range(5)])
     done = await warming
     assert values == [number for number in numbers for _ in range(5)]
@@ -113,14 +113,14 @@ async def test_a_load_that_fails_leaves_the_others_warm(
 ) -> None:
     """It is counted and passed over."""
     database.broken = {2}
-    done = await Warm(cache.link)(row, [1, 2, 3], per_second=10_000)
+    done = await Warm(cache.client)(row, [1, 2, 3], per_second=10_000)
     assert (done.loaded, done.failed, done.total, done.stopped) == (2, 1, 3, "")
 
 
 async def test_nothing_but_failures_end_it(cache: Cache, row: View[[int], int], database: Database) -> None:
     """A database that is away is not asked five hundred times."""
     database.broken = set(range(500))
-    done = await Warm(cache.link)(row, range(500), per_second=100_000, concurrency=1)
+    done = await Warm(cache.client)(row, range(500), per_second=100_000, concurrency=1)
     assert done.failed == len(database.loads) == MOST_FAILURES
     assert "in a row failed" in done.stopped
 
@@ -135,8 +135,8 @@ async def test_without_redis_nothing_is_loaded() -> None:
             loads.append(number)
             return number
 
-        done = await Warm(away.link)(row, [1, 2, 3])
-    assert done.stopped == "Redis is away"
+        done = await Warm(away.client)(row, [1, 2, 3])
+    assert done.stopped == "redis unavailable"
     assert loads == []
 
 
@@ -150,20 +150,20 @@ async def test_redis_going_away_ends_it(own_server: PrivateServer, namespace: st
 
         await row(0)
         database.go.clear()
-        warming = asyncio.create_task(Warm(cache.link)(row, range(1, 100), per_second=100_000, concurrency=2))
+        warming = asyncio.create_task(Warm(cache.client)(row, range(1, 100), per_second=100_000, concurrency=2))
         await until(lambda: database.under_way == 2, "the loads")
         own_server.kill()
-        await until(lambda: not cache.link.entries.up, "the loss")
+        await until(lambda: not cache.client.entries.up, "the loss")
         database.go.set()
         done = await asyncio.wait_for(warming, 20)
-    assert done.stopped == "Redis is away"
+    assert done.stopped == "redis unavailable"
     assert database.loads == [0, 1, 2]
 
 
 async def test_a_used_up_budget_ends_it_with_a_word(cache: Cache, row: View[[int], int], database: Database) -> None:
     """What is under way is finished, nothing further is begun, nothing has failed."""
     database.go.clear()
-    warm = Warm(cache.link, budget="50ms")
+    warm = Warm(cache.client, budget="50ms")
     warming = asyncio.create_task(warm(row, range(100), per_second=100_000, concurrency=2))
     await until(lambda: database.under_way == 2, "the loads")
     await asyncio.sleep(0.1)  # the budget itself
@@ -176,7 +176,7 @@ async def test_a_pace_that_cannot_be_kept_is_refused(cache: Cache, row: View[[in
     """The error names the view."""
     for pace in ({"per_second": 0}, {"concurrency": 0}):
         with pytest.raises(ConfigurationError, match="row:"):
-            await Warm(cache.link)(row, [1], **pace)
+            await Warm(cache.client)(row, [1], **pace)
 
 
 # -- the pace ----------------------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def warming_job(row: View[[int], int], numbers: Any, **options: Any) -> Job:
 
 async def test_a_job_warms_and_its_progress_is_seen(cache: Cache, row: View[[int], int], database: Database) -> None:
     """The status says what is being warmed and how far it has come."""
-    scheduler = Scheduler(cache.link, [warming_job(row, range(30))])
+    scheduler = Scheduler(cache.client, [warming_job(row, range(30))])
     await scheduler.run_now("job")
     await scheduler.drain()
     status = await status_of(scheduler)
@@ -256,12 +256,12 @@ async def test_a_run_that_is_started_again_goes_on_where_it_stopped(
         return await original(number)
 
     row.warm = warm  # type: ignore[method-assign]
-    first = Scheduler(cache.link, [job], worker="first")
+    first = Scheduler(cache.client, [job], worker="first")
     async with running(first):
         await first.run_now("job")
         await until(lambda: database.under_way == 1 and len(asked) == 21, "the load of 20")
     database.go.set()
-    second = Scheduler(cache.link, [job], worker="second")
+    second = Scheduler(cache.client, [job], worker="second")
     async with running(second):
         status = await until_idle(second)
     assert asked == [*range(21), *range(20, 30)]
@@ -272,9 +272,9 @@ async def test_a_run_that_is_started_again_goes_on_where_it_stopped(
 async def test_another_list_is_warmed_from_its_beginning(cache: Cache, row: View[[int], int]) -> None:
     """What a mark says of one list says nothing of another: it is walked from its beginning."""
     marks: dict[str, tuple[int, int]] = {}
-    await Warm(cache.link, None, marks)(row, range(5), per_second=10_000)
-    again = await Warm(cache.link, None, marks)(row, range(5), per_second=10_000)
-    other = await Warm(cache.link, None, marks)(row, range(1, 6), per_second=10_000)
+    await Warm(cache.client, None, marks)(row, range(5), per_second=10_000)
+    again = await Warm(cache.client, None, marks)(row, range(5), per_second=10_000)
+    other = await Warm(cache.client, None, marks)(row, range(1, 6), per_second=10_000)
     assert (again.resumed, other.resumed) == (5, 0)
     assert (other.fresh, other.loaded) == (4, 1)
 
@@ -288,7 +288,7 @@ async def test_a_job_ends_its_warming_before_it_would_be_cancelled(
     async def job(warm: Warm) -> None:
         await warm(row, range(1_000), per_second=20, concurrency=1)
 
-    scheduler = Scheduler(cache.link, [job])
+    scheduler = Scheduler(cache.client, [job])
     await scheduler.run_now("job")
     await scheduler.drain()
     status = await status_of(scheduler)
@@ -300,9 +300,9 @@ async def test_a_job_ends_its_warming_before_it_would_be_cancelled(
 def test_marks_survive_the_store() -> None:
     """What a worker wrote is what the next one reads."""
     job = every("1h", name="job")(_nothing)
-    run = Run(job, "token", 1, 1, b'{"1 row:{number}":[20,4000000000]}')
+    run = JobRun(job, "token", 1, 1, b'{"1 row:{number}":[20,4000000000]}')
     assert run.marks == {"1 row:{number}": (20, 4_000_000_000)}
-    assert Run(job, "token", 1, 1).marks == {}
+    assert JobRun(job, "token", 1, 1).marks == {}
 
 
 async def _nothing() -> None: ...

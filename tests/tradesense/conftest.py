@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.tradesense.postgres import TEMPLATE, Postgres
+from tests.support.postgres import TEMPLATE, Postgres
 from tradesense.database import Database, database
 from tradesense.seed import seed
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from tests.support.postgres import Postgres
 from tests.tradesense.conftest import BOTH, World
-from tests.tradesense.postgres import Postgres
 from tradesense import queries
 from tradesense.database import Database, async_url, database
 from tradesense.recording import count_trades, record_trade

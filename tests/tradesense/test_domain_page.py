@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from cachebus import CacheSettings
+from tests.support.pasted import Pasting
 from tests.tradesense.conftest import TRADES, USERS, World
 from tradesense import recording, views
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "domain.md").read_text()
 
 
-async def test_every_block_runs_in_order(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The python blocks of the page run as one program, and what they wrote is in the database."""
-    monkeypatch.setattr(views.cache, "_settings", CacheSettings(redis_enabled=False))
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    names: dict[str, Any] = {}
-    body = textwrap.indent("\n".join(blocks), "    ")
-    exec(compile(f"async def page():\n{body}\n    return locals()\n", "domain.md", "exec"), names)  # noqa: S102 - our own page
-    before = await recording.count_trades(7)
-    async with views.cache:
-        left = await names["page"]()
-    assert (left["done"].users, left["done"].trades) == (USERS, TRADES)
+async def test_every_block_runs_in_order(world: World, tmp_path: Path) -> None:
+    """Each Python block of the page is a program, and what they wrote is in the database."""
+    before, said = await recording.count_trades(7), ""
+    with Pasting() as pasting:
+        for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+            said += pasting.run(block, tmp_path, DATABASE_URL=world.url, REDIS_ENABLED="false")
+    assert f"{USERS} users, {TRADES:,} trades" in said
     assert await recording.count_trades(7) == before + 2
 
 

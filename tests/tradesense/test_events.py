@@ -8,7 +8,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from cachebus.events import InvalidEvent, decode, decoder, encode
+from cachebus.bus.events import InvalidEvent, decode, decoder, encode
 from tradesense.events import SETTINGS, MarketEvent, SettingName, SettingsEvent, TradeAction, TradeEvent
 from tradesense.results import UserSettings
 

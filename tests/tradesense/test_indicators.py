@@ -7,7 +7,7 @@ import datetime
 import msgspec
 import pytest
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import World
 from tradesense import queries
 from tradesense.indicators import bollinger, indicators, rsi
@@ -32,6 +32,23 @@ async def test_indicators_are_those_of_pandas(world: World, symbol: str) -> None
     shown = [(bar.day, bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in found.bars]
     last = year.tail(queries.SHOWN_BARS)
     assert shown == [(row.day.date(), *tuple(row)[3:]) for row in last.itertuples()]
+
+
+@pytest.mark.parametrize("symbol", INSTRUMENTS)
+async def test_each_bar_of_a_chart_has_the_indicators_of_pandas(world: World, symbol: str) -> None:
+    """Of a bar in the middle and of the first one: what its year says, and nothing where there were too few bars."""
+    found = await queries.price_history(symbol)
+    bars = independent.read(world.url).bars
+    mine = bars[bars.symbol == symbol].sort_values("day").tail(queries.CHART_BARS + queries.INDICATOR_BARS)
+    assert [bar.close for bar in found.bars] == list(mine.close.tail(queries.CHART_BARS))
+    series = msgspec.structs.asdict(found.indicators)
+    before = len(mine) - len(found.bars)
+    for at in (60, len(found.bars) // 2, len(found.bars) - 1):
+        expected = independent.indicators(mine.head(before + at + 1).reset_index(drop=True))
+        assert {name: values[at] for name, values in series.items()} == pytest.approx(
+            {name: expected[name] for name in series}, abs=1e-4
+        )
+    assert (series["sma_50"][0] is None) == (before < 49)
 
 
 @pytest.mark.parametrize("symbol", ["AAPL", "MSFT"])

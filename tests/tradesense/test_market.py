@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from importlib.resources import files
 
 import pandas as pd
-from bokeh_sampledata import stocks
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import World
 from tradesense.market import INSTRUMENTS, TRADABLE_FROM
 
 
 def test_every_real_bar_is_in_the_database(world: World) -> None:
-    """All 12,154 rows of the package, value by value, and no other."""
+    """All 12,154 rows of the file, value by value, and no other."""
     columns = ["symbol", "day", "open", "high", "low", "close", "volume"]
     found = independent.read(world.url).bars[columns].sort_values(["symbol", "day"], ignore_index=True)
-    real = stocks.data.rename(columns={"ticker": "symbol", "date": "day"})[columns]
+    real = pd.read_csv(str(files("tradesense") / "data" / "prices.csv.gz"), parse_dates=["day"])[columns]
     assert len(found) == 12_154
     pd.testing.assert_frame_equal(found, real, check_dtype=False)
 
@@ -33,16 +31,12 @@ def test_no_share_was_split_since_trades_can_be_made(world: World) -> None:
     assert list(bars.day[split].dt.strftime("%Y-%m-%d")) == ["2000-06-21", "2000-09-29", "2005-02-28", "2003-02-18"]
 
 
-def test_missing_price_data_name_the_extra() -> None:
-    """Without the package the error says what to install, and nothing was set up."""
-    code = (
-        "import sys; sys.modules['bokeh_sampledata'] = None\n"
-        "from tradesense.market import bar_rows\n"
-        "try: next(bar_rows())\n"
-        "except ModuleNotFoundError as missing: print(missing)\n"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "install the extra `sample`" in said
+def test_the_closes_are_those_of_the_day(world: World) -> None:
+    """Three closes that anybody can look up: the first full day after an announcement, a split, and a listing."""
+    bars = independent.read(world.url).bars.set_index(["symbol", "day"]).close
+    assert bars["AAPL", pd.Timestamp("2005-02-25")] == 88.99  # the last one before the split, two for one
+    assert bars["FB", pd.Timestamp("2012-05-18")] == 38.2318  # its first day, sold at 38
+    assert bars["GOOG", pd.Timestamp("2004-08-19")] == 100.335  # its first day, sold at 85
 
 
 def test_every_instrument_has_bars(world: World) -> None:

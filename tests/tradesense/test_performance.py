@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import USERS, World
 from tradesense import performance, queries
 from tradesense.results import CostBasis, Grouping, Side, Trade

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import BOTH, TRADES, USERS, World
 from tradesense import queries
 from tradesense.database import database

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from tests.tradesense.conftest import BOTH, TRADES, World
 from tradesense import queries, recording
-from tradesense.events import TradeEvent
+from tradesense.events import SettingsEvent, TradeEvent
 from tradesense.market import INSTRUMENTS
 from tradesense.recording import Order
 from tradesense.results import Bar, Side
@@ -155,6 +155,20 @@ async def test_what_is_announced_is_committed_with_its_event(world: World) -> No
         ("trade:updates", "user:7", TradeEvent(7, "updated_trade", trade_id, "IBM")),
         ("trade:updates", "user:7", TradeEvent(7, "deleted_trade", trade_id, "IBM")),
     ]
+
+
+@on_both
+async def test_an_event_of_a_given_id_may_be_published_as_well(world: World) -> None:
+    """A change of settings and an import carry the id that their caller publishes under."""
+    await recording.change_settings(7, grouping="day", theme="dark", announce="one")
+    await recording.import_trades(8, [Order("IBM", "buy", 1, "200")], once="file", announce="two")
+    async with world.db.reading() as connection:
+        rows = (await connection.execute(select(outbox.table).order_by(outbox.table.c.seq))).all()
+    assert [(row.id, row.channel, row.key) for row in rows] == [
+        ("one", "settings:updates", "user:7"),
+        ("two", "trade:updates", "user:8"),
+    ]
+    assert msgspec.json.decode(rows[0].payload, type=SettingsEvent).changed == ("grouping", "theme")
 
 
 @on_both

@@ -7,7 +7,7 @@ import datetime
 import numpy as np
 import pytest
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import USERS, World
 from tradesense import queries, risk
 from tradesense.recording import Order, import_trades

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sqlalchemy import inspect, select, text
 
-from tests.tradesense import independent
+from tests.support import independent
 from tests.tradesense.conftest import BOTH, TRADES, USERS, World
 from tradesense import tables
 from tradesense.database import Database
@@ -150,10 +150,11 @@ async def test_new_trades_are_numbered_after_the_seeded_ones(world: World) -> No
 
 
 @pytest.mark.parametrize("world_url", BOTH, indirect=True)
-async def test_a_database_without_the_outbox_gets_one(world: World) -> None:
+async def test_a_database_gets_the_tables_that_it_is_older_than(world: World) -> None:
     """It was seeded by an older version; nothing else is touched, and a trade can be announced."""
     async with world.db.writing() as connection:
-        await connection.run_sync(tables.outbox.table.drop)
+        for table in (tables.outbox.table, tables.imports):
+            await connection.run_sync(table.drop)
     assert await seed(world.db) == Seeded(USERS, TRADES, bars=12_154, fresh=False)
     await record_trade(7, "IBM", "buy", 1, "200", announce=True)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.effects import Invalidate
-from cachebus.private_server import PrivateServer
+from cachebus.bus.effects import Invalidate
+from cachebus.redis.keyspace import Names
+from cachebus.testing.server import PrivateServer
 from handlers.market import bar_arrived
 from handlers.settings import settings_changed
 from handlers.trades import trade_changed
@@ -24,6 +25,7 @@ MINUTES = {
     views.trade_analytics: 5,
     views.portfolio_summary: 2,
     views.market_data: 1,
+    views.price_history: 1,
     views.user_profile: 10,
     views.statistics: 5,
     views.user_settings: 10,
@@ -44,7 +46,7 @@ async def cache(server: PrivateServer, world: World, monkeypatch: pytest.MonkeyP
     """The application's cache, connected to that server in a namespace of this test's own."""
     settings = CacheSettings(url=server.url, namespace=f"t{secrets.token_hex(4)}")
     monkeypatch.setattr(views.cache, "_settings", settings)
-    monkeypatch.setattr(views.cache, "_names", None)
+    monkeypatch.setattr(views.cache, "_names", Names(settings.namespace))
     async with views.cache:
         yield views.cache
 
@@ -80,6 +82,7 @@ async def test_every_view_is_loaded_once_and_then_served(cache: Cache) -> None:
         lambda: views.risk_figures(7),
         lambda: views.user_profile(7),
         lambda: views.market_data("AAPL"),
+        lambda: views.price_history("AAPL"),
         views.statistics,
         views.reference_data,
     )

@@ -9,9 +9,23 @@ from collections.abc import Callable
 
 import msgspec
 
-from cachebus.codec import Codec
-from cachebus.entry import COMPRESS_FROM_BYTES, HEADER, LARGEST_BYTES, MAGIC, Entry, Header, pack, stub, unpack
+from cachebus.cache.tiers.entry import (
+    COMPRESS_FROM_BYTES,
+    HEADER,
+    LARGEST_BYTES,
+    MAGIC,
+    Entry,
+    Header,
+    pack,
+    stub,
+    unpack,
+)
+from cachebus.cache.values.codec import Codec
+from cachebus.cache.values.extensions import SelfDescribing
+from cachebus.cache.values.never import NeverCached
+from cachebus.freshness.clock import Born
 
+ERA = "0123456789abcdef"
 ENTRIES = int(os.environ.get("FUZZ_ENTRIES", "10000"))
 
 
@@ -22,7 +36,7 @@ class Position(msgspec.Struct):
     note: str | None = None
 
 
-CODEC = Codec(list[Position], "fuzz")
+CODEC = Codec(list[Position], "fuzz", NeverCached(), SelfDescribing())
 
 
 def whole(choose: random.Random) -> bytes:
@@ -32,7 +46,7 @@ def whole(choose: random.Random) -> bytes:
         for _ in range(choose.choice((0, 1, 3, 60)))
     ]
     header = Header(choose.randrange(1, 10**9), 0, choose.random(), ("user:7",) * choose.randrange(40))
-    return pack(CODEC.encode(value), choose.randrange(10**16), header, "fuzz")
+    return pack(CODEC.settle(value)[1], Born(choose.randrange(10**16), ERA), header, "fuzz")
 
 
 def flipped(data: bytes, choose: random.Random) -> bytes:
@@ -101,7 +115,7 @@ def serves(entry: Entry) -> bool:
 
 def test_a_compressed_entry_that_is_damaged_does_not_grow() -> None:
     """What claims to be compressed is inflated no further than the largest value stored."""
-    data = pack(b"\x00" * (COMPRESS_FROM_BYTES * 1000), 1, Header(1000, 0, 1.0), "fuzz")
+    data = pack(b"\x00" * (COMPRESS_FROM_BYTES * 1000), Born(1, ERA), Header(1000, 0, 1.0), "fuzz")
     assert len(data) < 1000
     choose = random.Random(3)  # noqa: S311 - the same
     for _ in range(2000):
@@ -111,6 +125,6 @@ def test_a_compressed_entry_that_is_damaged_does_not_grow() -> None:
 
 def test_an_encoding_of_a_later_version_is_a_miss() -> None:
     """Not an error, and not the bytes as they are; a later version may add one without a flag day."""
-    data = pack(b"\x01", 1, Header(1000, 0, 1.0, encoding=7), "fuzz")
+    data = pack(b"\x01", Born(1, ERA), Header(1000, 0, 1.0, encoding=7), "fuzz")
     assert unpack(data) is None
-    assert unpack(pack(b"\x01", 1, Header(1000, 0, 1.0), "fuzz")) is not None
+    assert unpack(pack(b"\x01", Born(1, ERA), Header(1000, 0, 1.0), "fuzz")) is not None

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from worker.diagnosis import Facts, Grade, judge, judge_installation
+from cachebus.cache.upkeep.reporter import ProcessReport
+from cachebus.freshness.era import WHY, Era
+from cachebus.monitoring.verdict.diagnosis import Facts, Grade, judge, judge_era, judge_installation, judge_reads
 
 SOUND = Facts(
     name="redis",
@@ -65,12 +67,45 @@ def test_each_fault_is_found_with_its_fix(
 
 
 def test_a_server_that_says_little_is_not_accused() -> None:
-    """A managed server may hide INFO and CONFIG: what is not known is not found."""
+    """A managed server may hide INFO and CONFIG: what is not known is said to be unknown, and no figure is invented."""
     findings = list(judge(replace(SOUND, info={})))
-    assert not [finding for finding in findings if finding.grade is Grade.BAD or "None" in finding.what]
+    assert {finding.grade for finding in findings} == {Grade.OK}
+    assert [finding.what for finding in findings] == [
+        "redis: redis of unknown version at 10.0.0.3",
+        "redis: INFO is refused: memory, eviction, persistence and connections unknown",
+        "redis: 0.3 ms a round trip",
+        "redis: its clock and ours differ by +0.0 s; only the times in logs suffer",
+    ]
 
 
 @pytest.mark.parametrize(("version", "grade"), [("3.5.0", Grade.OK), ("3.4.1", Grade.BAD), (None, Grade.BAD)])
 def test_hiredis_is_there_and_does_not_leak(version: str | None, grade: Grade) -> None:
     """A missing or leaking hiredis is bad."""
     assert next(judge_installation(version, uvloop=True)).grade is grade
+
+
+@pytest.mark.parametrize(
+    ("why", "trusts", "fsync", "grades"),
+    [
+        ("run", False, "everysec", [Grade.OK]),
+        ("lost", True, "always", [Grade.OK]),
+        ("lost", True, None, [Grade.OK]),
+        ("lost", True, "everysec", [Grade.OK, Grade.BAD]),
+        ("absurd", False, "everysec", [Grade.WARNING]),
+    ],
+)
+def test_an_era_says_why_it_began(why: str, trusts: bool, fsync: str | None, grades: list[Grade]) -> None:
+    """A clock that could not be right is somebody's mistake; trust in restarts needs a file that is always flushed."""
+    findings = list(judge_era(Era("ab", why, 1), "noon", trusts_restarts=trusts, fsync=fsync))
+    assert [finding.grade for finding in findings] == grades
+    assert WHY[why] in findings[0].what
+
+
+def test_a_process_whose_reads_are_refused_is_named() -> None:
+    """It answers, and everything is loaded: the one whose reads are served is not mentioned."""
+    sound = ProcessReport("web-1.7", 1, 0, 0, 0, None, 0, 0, {}, {})
+    refused = ProcessReport("web-2.8", 1, 0, 0, 0, None, 0, 0, {}, {}, "NOPERM this user may not run 'mget'")
+    (finding,) = judge_reads([sound, refused])
+    assert finding.grade is Grade.BAD
+    assert "web-2.8: Redis refuses its reads: NOPERM" in finding.what
+    assert finding.fix

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cachebus import Cache
-from worker.literals import unmatched
+from cachebus.worker.unmatched_names import unmatched
 
 cache = Cache.memory()
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cachebus import View
-from worker.loading import find_cache, scan
+from cachebus.worker.loading import find_cache, scan
 
 Write = Callable[[str, str], None]
 
@@ -81,8 +81,9 @@ def test_all_that_is_wrong_is_listed_at_once(write: Write) -> None:
     assert "'a:{number}' is declared in area.first and in area.second; rename one" in said
     assert "area.third cannot be imported: ValueError: no such channel" in said
     assert "third.py:3" in said
-    assert "area.fourth cannot be imported: SyntaxError" in said
-    assert "there is no package 'nowhere'" in said
+    assert "area.fourth cannot be imported: SyntaxError: " in said
+    assert "fourth.py:1)" in said
+    assert "there is no module 'nowhere'" in said
 
 
 def test_the_cache_is_found_by_name(write: Write) -> None:
@@ -93,6 +94,6 @@ def test_the_cache_is_found_by_name(write: Write) -> None:
     assert find_cache("CACHE", ("area.views", "absent"), problems) is None
     assert find_cache("CACHE", ("area.nowhere", "cache"), problems) is None
     assert problems == [
-        "CACHE: 'absent' in area.views is NoneType, not a Cache",
-        "CACHE: there is no package 'area.nowhere'; start the worker where it can be imported",
+        "CACHE: there is no 'absent' in area.views",
+        f"CACHE: there is no module 'area.nowhere' in {Path.cwd()} or among the installed packages",
     ]

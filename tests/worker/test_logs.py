@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from worker import logs
-from worker.masking import Masking
+from cachebus.process import logs
+from cachebus.process.masking import Masking
 
 
 @pytest.fixture
@@ -38,11 +38,11 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
 def test_the_worker_and_the_library_speak_alike(said: io.StringIO) -> None:
     """structlog's and the library's messages come out in the same fields, below the level none does."""
     structlog.get_logger("worker").info("ready", services=4)
-    logging.getLogger("cachebus").warning("redis is away: %s", "refused")
+    logging.getLogger("cachebus").warning("redis unavailable: %s", "refused")
     logging.getLogger("cachebus").debug("not worth a line")
     ready, away = lines(said)
     assert (ready["level"], ready["message"], ready["services"]) == ("info", "ready", 4)
-    assert (away["level"], away["message"], away["logger"]) == ("warning", "redis is away: refused", "cachebus")
+    assert (away["level"], away["message"], away["logger"]) == ("warning", "redis unavailable: refused", "cachebus")
 
 
 def test_a_traceback_is_one_line(said: io.StringIO) -> None:

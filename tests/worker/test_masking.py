@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from worker.masking import Masking, mask_urls
+from cachebus.process.masking import Masking, mask_urls
 
 
 @pytest.mark.parametrize(

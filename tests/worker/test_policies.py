@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cachebus.effects import Broadcast, Invalidate, Refresh
+from cachebus.bus.effects import Broadcast, Invalidate, Refresh
 from handlers.market import bar_arrived
 from handlers.settings import settings_changed
 from handlers.trades import trade_changed
@@ -21,6 +21,7 @@ CALLS: dict[Any, tuple[Any, ...]] = {
     views.trade_analytics: (7, CostBasis.FIFO, "UTC", "month"),
     views.risk: (7, 0.02),
     views.market_data: ("AAPL",),
+    views.price_history: ("AAPL",),
     views.statistics: (),
     views.reference_data: (),
 }
@@ -55,12 +56,12 @@ def test_a_trade_makes_old_what_trades_shape() -> None:
 
 @pytest.mark.parametrize("action", ["new_trade", "updated_trade", "deleted_trade", "import_completed"])
 def test_a_trade_is_told_to_its_user_and_the_portfolio_computed_anew(action: Any) -> None:
-    """One broadcast on the user's topic, named by the action; the portfolio refreshed as either basis may be asked."""
+    """One broadcast on the user's topic, named by the action; either portfolio refreshed, where it is likely read."""
     effects = list(trade_changed(TradeEvent(7, action)) or ())
     told = [effect for effect in effects if isinstance(effect, Broadcast)]
     assert [(broadcast.topic, broadcast.type) for broadcast in told] == [("user:7", f"trade.{action}")]
     refreshed = [effect for effect in effects if isinstance(effect, Refresh)]
-    assert refreshed == [Refresh(views.portfolio_summary, 7, basis) for basis in CostBasis]
+    assert refreshed == [Refresh(views.portfolio_summary, 7, basis, worth=True) for basis in CostBasis]
 
 
 def test_a_change_of_settings_makes_old_the_settings_and_nothing_else() -> None:
@@ -75,6 +76,6 @@ def test_a_bar_makes_old_the_symbol_and_what_is_valued_at_closes() -> None:
     """The symbol's own data, and portfolios; another symbol's data stay."""
     effects = list(bar_arrived(MarketEvent("AAPL")) or ())
     valued = {views.portfolio_summary, views.risk, views.reference_data}
-    assert made_old(effects, CALLS) == {views.market_data, *valued}
+    assert made_old(effects, CALLS) == {views.market_data, views.price_history, *valued}
     assert made_old(effects, OTHERS) & {views.market_data} == set()
     assert [effect.topic for effect in effects if isinstance(effect, Broadcast)] == ["market:AAPL"]

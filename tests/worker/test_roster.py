@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from cachebus import Cache
-from cachebus.history import process_name
-from cachebus.roster import Entry, workers
-from worker import roster
-from worker.engines import Engines
-from worker.health import Health, State
-from worker.heartbeat import SILENT_S, Heartbeat
-from worker.roster import Announcer
-from worker.stop import Stop
-from worker.supervisor import Service, Supervisor
+from cachebus.cache.upkeep.reporter import process_name
+from cachebus.monitoring.workers import WorkerEntry, workers
+from cachebus.process.signals import Stop
+from cachebus.process.supervisor import Service, Supervisor
+from cachebus.worker.engines import Engines
+from cachebus.worker.health import announcer, heartbeat
+from cachebus.worker.health.announcer import Announcer
+from cachebus.worker.health.health import Health, State
+from cachebus.worker.health.heartbeat import SILENT_S, Heartbeat
 
 
 async def never() -> None:
@@ -28,14 +28,14 @@ async def never() -> None:
 async def listed(cache: Cache, state: str) -> None:
     """Wait until the roster has a worker in this state."""
     async with asyncio.timeout(10):
-        while state not in {entry.state for entry in await workers(cache.link)}:  # noqa: ASYNC110 - asks Redis
+        while state not in {entry.state for entry in await workers(cache.client)}:  # noqa: ASYNC110 - asks Redis
             await asyncio.sleep(0.01)
 
 
 def health_of(cache: Cache) -> tuple[Health, Service, Stop]:
     """A worker with one service, and what changes its health."""
     service, stop = Service("bus", never), Stop(1)
-    return Health(cache.link, Engines(), Supervisor([service], drain_s=1), stop), service, stop
+    return Health(cache.client, Engines(), Supervisor([service], drain_s=1), stop), service, stop
 
 
 async def test_health_is_one_word_and_a_reason(cache: Cache) -> None:
@@ -52,41 +52,42 @@ async def test_a_worker_is_on_the_roster_while_it_lives(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is listed with its state, at once when that changes; the file says the same; both are gone when it ends."""
-    monkeypatch.setattr(roster, "BEAT_S", 3600.0)
+    monkeypatch.setattr(announcer, "BEAT_S", 3600.0)
     health, service, _ = health_of(cache)
     heartbeat = Heartbeat(str(tmp_path))
-    announcer = asyncio.create_task(Announcer("web.1", health, cache.link, heartbeat).run())
+    telling = asyncio.create_task(Announcer("web.1", health, cache.client, heartbeat).run())
     await listed(cache, "ready")
     service.broken = "RuntimeError: boom"
     await listed(cache, "broken")
     assert json.loads(heartbeat.path.read_text())["state"] == "broken"
-    assert await cache.link.store.call("TTL", cache.link.names.bus("workers")) > 0
-    announcer.cancel()
-    await asyncio.gather(announcer, return_exceptions=True)
-    assert await workers(cache.link) == []
+    assert await cache.client.store.call("TTL", cache.client.names.bus("workers")) > 0
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    assert await workers(cache.client) == []
     assert not heartbeat.path.exists()
 
 
 async def test_a_killed_worker_is_struck_off(cache: Cache) -> None:
     """One that has been silent too long is not listed, and forgotten; times are the server's."""
-    names = cache.link.names
+    names = cache.client.names
     for name, silent_s in (("living", 0.0), ("killed", SILENT_S + 1)):
-        entry = Entry(name, cache.link.now_us() - int(silent_s * 1e6), "ready", "")
-        await cache.link.store.call("HSET", names.bus("workers"), name, msgspec.json.encode(entry))
-    assert [worker.name for worker in await workers(cache.link)] == ["living"]
-    assert await cache.link.store.call("HKEYS", names.bus("workers")) == [b"living"]
+        entry = WorkerEntry(name, cache.client.now_us() - int(silent_s * 1e6), "ready", "")
+        await cache.client.store.call("HSET", names.bus("workers"), name, msgspec.json.encode(entry))
+    assert [worker.name for worker in await workers(cache.client)] == ["living"]
+    assert await cache.client.store.call("HKEYS", names.bus("workers")) == [b"living"]
 
 
 async def test_a_disk_that_refuses_does_not_stop_it(
-    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cache: Cache, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a read-only disk there is one warning and no file; the roster in Redis works on."""
+    """Where no folder can be written there is one warning and no file; the roster in Redis works on."""
+    monkeypatch.setattr(heartbeat, "SUBSTITUTES", ())
     (tmp_path / "workers").write_text("in the way")
     health, _, _ = health_of(cache)
-    announcer = asyncio.create_task(Announcer("web.1", health, cache.link, Heartbeat(str(tmp_path))).run())
+    service = asyncio.create_task(Announcer("web.1", health, cache.client, Heartbeat(str(tmp_path))).run())
     await listed(cache, "ready")
-    announcer.cancel()
-    await asyncio.gather(announcer, return_exceptions=True)
+    service.cancel()
+    await asyncio.gather(service, return_exceptions=True)
     assert capsys.readouterr().out.count("no heartbeat file") == 1
 
 

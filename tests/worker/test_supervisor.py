@@ -10,8 +10,8 @@ import structlog
 from structlog.testing import capture_logs
 
 from cachebus.errors import Unavailable
-from worker import supervisor
-from worker.supervisor import LONGEST_PAUSE_S, Service, Supervisor, pause_s
+from cachebus.process import supervisor
+from cachebus.process.supervisor import LONGEST_PAUSE_S, Service, Supervisor, pause_s
 
 
 @pytest.fixture(autouse=True)
@@ -166,16 +166,16 @@ async def test_a_drain_that_hangs_or_fails_does_not_hold_the_process() -> None:
 
 
 async def test_a_service_that_refuses_to_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cancelled and still running: it is named, and the others are not waited for longer."""
+    """Cancelled and still running: cancelled once, named, and the others are not waited for longer."""
     monkeypatch.setattr(supervisor, "CANCEL_S", 0.01)
-    release = asyncio.Event()
+    release, cancelled = asyncio.Event(), [0]
 
     async def stubborn() -> None:
         while not release.is_set():
             try:
                 await release.wait()
             except asyncio.CancelledError:
-                continue
+                cancelled[0] += 1
 
     stop = asyncio.Event()
     with capture_logs() as said:
@@ -184,5 +184,6 @@ async def test_a_service_that_refuses_to_end_is_left_behind(monkeypatch: pytest.
         stop.set()
         await running
     assert [line["service"] for line in said] == ["stubborn"]
+    assert cancelled == [1]
     release.set()
     await asyncio.sleep(0.01)

@@ -1,25 +1,14 @@
-"""A Celery program, its worker prefork, over a broker of files: `celery -A celery_program worker --concurrency 2`."""
+"""A Celery program, its worker prefork, over a broker in Redis: `celery -A celery_program worker --concurrency 2`."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from celery import Celery
 from counted import answer, change
 
-QUEUE = Path(os.environ["COUNTED_FOLDER"]) / "queue"
-for name in ("messages", "processed", "control"):
-    (QUEUE / name).mkdir(parents=True, exist_ok=True)
-
-app = Celery("celery_program", broker="filesystem://", backend=f"file://{QUEUE}/processed")
+app = Celery("celery_program", broker=os.environ["BROKER_URL"], backend=os.environ["BROKER_URL"])
 app.conf.update(
-    broker_transport_options={
-        "data_folder_in": str(QUEUE / "messages"),
-        "data_folder_out": str(QUEUE / "messages"),
-        "control_folder": str(QUEUE / "control"),
-        "polling_interval": 0.01,
-    },
     broker_connection_retry_on_startup=False,
     task_acks_late=True,
     worker_prefetch_multiplier=1,

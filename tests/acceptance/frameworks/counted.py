@@ -10,14 +10,14 @@ import os
 import time
 from pathlib import Path
 
-from cachebus.sync import SyncCache
-from tradesense.caching import invalidate_user_cache, query_cache
+from cachebus import sync
+from tradesense.core.cache import invalidate_user_cache, query_cache
 
 FOLDER = Path(os.environ["COUNTED_FOLDER"])
 SLOW_S = 0.1
 """How long the database takes: long enough for every thread to come while it does."""
 
-cache = SyncCache()
+cache = sync.Cache()
 
 
 def ask(what: str, user_id: int) -> int:

@@ -21,10 +21,10 @@ import httpx
 import pytest
 from celery import Celery
 from celery.result import AsyncResult
-from harness import DEADLINE_S, ROOT, until
 
-from cachebus.loopback import free_port
-from cachebus.private_server import PrivateServer
+from cachebus.redis.embedded.loopback import free_port
+from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import DEADLINE_S, ROOT, until
 
 HERE = Path(__file__).parent
 
@@ -168,12 +168,11 @@ def settled(client: httpx.Client, program: Program, value: int) -> None:
 def test_a_celery_worker_caches_and_is_never_stale(tmp_path: Path, environment: dict[str, str]) -> None:
     """Two prefork processes share one load; after a change through one of them both have the new figure."""
     command = ("-m", "celery", "-A", "celery_program", "worker", "--concurrency", "2", "--loglevel", "info")
+    broker = environment["REDIS_URL"].removesuffix("/0") + "/1"
+    environment["BROKER_URL"] = broker
     with Program(tmp_path, environment, *command, "--without-gossip", "--without-mingle") as program:
         until(lambda: " ready." in program.text, "the worker")
-        queue = tmp_path / "queue"
-        folders = {"data_folder_in": str(queue / "messages"), "data_folder_out": str(queue / "messages")}
-        with Celery("client", broker="filesystem://", backend=f"file://{queue}/processed") as client:
-            client.conf.broker_transport_options = {**folders, "control_folder": str(queue / "control")}
+        with Celery("client", broker=broker, backend=broker) as client:
 
             def tasks(name: str, *arguments: tuple[int, ...]) -> list[dict[str, int]]:
                 sent: list[AsyncResult[Any]] = [

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import ROOT
 
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import ROOT
 
 PAGE = ROOT / "docs" / "howto" / "use-from-flask-django-celery.md"
 USE = {
@@ -22,6 +22,13 @@ assert cache.stats().totals.l1_hits == 1
 assert client.post("/portfolio/7/trades").status_code == 204
 assert client.get("/portfolio/7").json == {"value": 42.0}
 assert cache.stats().totals.loads == 2
+""",
+    "FlaskCache": """
+client = app.test_client()
+assert client.get("/products/7").json == client.get("/products/7").json == {"product": 7}
+assert cache.stats().totals.loads == 1
+assert (price(7), price(7)) == (9.5, 9.5)
+cache.delete_memoized(price)
 """,
     "django": """
 import sys
@@ -51,6 +58,12 @@ except RuntimeError as refused:
 else:
     raise AssertionError("it blocked the loop")
 """,
+    "RateLimiter": """
+assert [export(7) for _ in range(6)] == ["rows"] * 5 + ["later"]
+session = sessions.get(sessions.create(7))
+assert session is not None and session.user_id == 7
+assert pubsub.publish("news", "nobody listens") == 0
+""",
 }
 
 
@@ -60,7 +73,7 @@ def test_a_block_is_a_program(name: str, server: PrivateServer, namespace: str, 
     blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(USE)
     program = tmp_path / "program.py"
-    program.write_text(next(block for block in blocks if name in block) + USE[name] + "\ncache.close()\n")
+    program.write_text(next(block for block in blocks if f" {name}" in block) + USE[name] + "\ncache.close()\n")
     done = subprocess.run(
         [sys.executable, str(program)],
         env={**os.environ, "REDIS_URL": server.url, "CACHE_NAMESPACE": namespace, "PYTHONPATH": str(ROOT)},

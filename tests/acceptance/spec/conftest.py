@@ -1,15 +1,15 @@
-"""`tradesense.caching` as in a process that has just started, and another process beside it."""
+"""`tradesense.core` as in a process that has just started, and another process beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cachebus import Cache, CacheSettings
-from cachebus.private_server import PrivateServer
+from cachebus.testing.server import PrivateServer
 
 
 @pytest.fixture
@@ -19,18 +19,19 @@ def environment(server: PrivateServer, namespace: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def caching(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def caching(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     """The module, as in a process that has just started with this environment."""
-    import tradesense.caching  # noqa: PLC0415 - what a test does not use it does not load
-    from tradesense.caching import shared  # noqa: PLC0415 - likewise
+    from tradesense.core import cache as core  # noqa: PLC0415 - what a test does not use it does not load
+    from tradesense.core import redis_enhancements  # noqa: PLC0415 - likewise
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    cache = shared.facade.cache
-    cache._settings = cache._names = None
-    shared.facade.cache.views.clear()
-    yield tradesense.caching
-    shared.close()
+    cache = core.facade.cache
+    cache._settings = None
+    cache._names = None
+    core.facade.cache.views.clear()
+    yield SimpleNamespace(**{**vars(redis_enhancements), **vars(core)})
+    core.close()
 
 
 @pytest.fixture

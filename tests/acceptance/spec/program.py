@@ -20,7 +20,8 @@ from sqlalchemy import String, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
-import tradesense.caching
+from tradesense.core import cache as core
+from tradesense.core import redis_enhancements
 
 BLOCK = re.compile(r"^## (.*?)\n\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = BLOCK.findall(Path(__file__).with_name("blocks.md").read_text())
@@ -71,7 +72,8 @@ class Application:
     def names(self) -> dict[str, Any]:
         """Return what the blocks may use: the import, and what they mention."""
         return {
-            **{name: getattr(tradesense.caching, name) for name in tradesense.caching.__all__},
+            **vars(redis_enhancements),
+            **vars(core),
             "user_id": 123,
             "db": self.db,
             "Trade": Trade,

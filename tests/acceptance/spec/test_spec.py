@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import HERE, ROOT
 
-from cachebus.private_server import PrivateServer
+from cachebus.redis.keyspace import Names
+from cachebus.testing.server import PrivateServer
 from tests.acceptance.spec.program import BLOCKS
+from tests.support.worker_program import ROOT
 
 DEADLINE_S = 120
 
@@ -20,8 +21,8 @@ DEADLINE_S = 120
 def program(mode: str, environment: dict[str, str], folder: Path) -> dict[str, Any]:
     """Run the strategy's blocks as a program of their own; returns what it says."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "spec.program", mode],
-        env={"PYTHONPATH": f"{ROOT}:{HERE}", **environment},
+        [sys.executable, "-W", "error", "-m", "tests.acceptance.spec.program", mode],
+        env={"PYTHONPATH": str(ROOT), **environment},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -69,7 +70,7 @@ def test_the_feature_flag_switches_caching_off(server: PrivateServer, namespace:
     assert told["failed"] == {}
     assert told["seen"]["cached"]["calculation"] == 2
     assert told["price"] is None
-    assert server.ask("KEYS", f"{namespace}:e:*") == []
+    assert server.ask("KEYS", f"{Names(namespace).entries}*") == []
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

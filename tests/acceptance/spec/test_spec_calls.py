@@ -6,21 +6,22 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cachebus import CacheSettings, ConfigurationError
+from cachebus import CacheSettings, ConfigurationError, is_queued
 from cachebus.errors import SessionsUnavailable
-from cachebus.private_server import PrivateServer
+from cachebus.redis.keyspace import Names
 from cachebus.testing import FaultProxy
-from tests.waiting import until
+from cachebus.testing.server import PrivateServer
+from tests.support.waiting import until
 
 REQUEST: ContextVar[str] = ContextVar("request")
 
 
-def test_32_threads_cause_one_load(caching: ModuleType) -> None:
+def test_32_threads_cause_one_load(caching: SimpleNamespace) -> None:
     """All at once, of one key: one of them runs the function, all get its value."""
     loads: list[str] = []
     begin = threading.Barrier(32)
@@ -40,7 +41,7 @@ def test_32_threads_cause_one_load(caching: ModuleType) -> None:
     assert loads[0].startswith("reader")
 
 
-def test_an_async_load_runs_in_its_callers_loop_and_context(caching: ModuleType) -> None:
+def test_an_async_load_runs_in_its_callers_loop_and_context(caching: SimpleNamespace) -> None:
     """There is its database session. Loop after loop: each may use the function."""
     where: list[Any] = []
 
@@ -64,7 +65,7 @@ def test_an_async_load_runs_in_its_callers_loop_and_context(caching: ModuleType)
     assert len(where) == 2
 
 
-async def test_a_caller_that_gives_up_takes_nobody_with_it(caching: ModuleType) -> None:
+async def test_a_caller_that_gives_up_takes_nobody_with_it(caching: SimpleNamespace) -> None:
     """The one whose load it is is cancelled; the load goes on, and the other one gets its value."""
     begun, go_on = asyncio.Event(), asyncio.Event()
     loads = 0
@@ -87,7 +88,7 @@ async def test_a_caller_that_gives_up_takes_nobody_with_it(caching: ModuleType) 
     assert await second == 1
 
 
-async def test_an_error_of_the_load_is_the_callers(caching: ModuleType) -> None:
+async def test_an_error_of_the_load_is_the_callers(caching: SimpleNamespace) -> None:
     """As if nothing were cached; the next call loads again."""
     loads = 0
 
@@ -104,7 +105,7 @@ async def test_an_error_of_the_load_is_the_callers(caching: ModuleType) -> None:
     assert await load() == 2
 
 
-def test_a_loop_that_ends_during_a_load_leaves_the_key_free(caching: ModuleType) -> None:
+def test_a_loop_that_ends_during_a_load_leaves_the_key_free(caching: SimpleNamespace) -> None:
     """Its load is over, with an error; the next caller loads."""
     loads = 0
 
@@ -132,7 +133,7 @@ def test_a_loop_that_ends_during_a_load_leaves_the_key_free(caching: ModuleType)
         assert asyncio.run(patient()) == 2
 
 
-async def test_a_call_that_would_wait_for_itself_says_so(caching: ModuleType) -> None:
+async def test_a_call_that_would_wait_for_itself_says_so(caching: SimpleNamespace) -> None:
     """In the cache's own loop nobody would be left to answer: an error at once instead of a timeout."""
 
     @caching.query_cache.cache_query(ttl=60)
@@ -147,7 +148,7 @@ async def test_a_call_that_would_wait_for_itself_says_so(caching: ModuleType) ->
     await asyncio.wrap_future(caching.facade.portal.submit(inside()))
 
 
-async def test_an_outage_is_nobodys_error(caching: ModuleType, proxy: FaultProxy) -> None:
+async def test_an_outage_is_nobodys_error(caching: SimpleNamespace, proxy: FaultProxy) -> None:
     """Functions load, the manager finds nothing, health says unavailable; sessions say that it is an outage."""
     caching.facade.cache._settings = CacheSettings(url=proxy.url, namespace=caching.facade.cache.names.namespace)
     loads = 0
@@ -168,7 +169,7 @@ async def test_an_outage_is_nobodys_error(caching: ModuleType, proxy: FaultProxy
         assert query(2) == 2
         assert caching.cache_manager.get("x", "nothing") == "nothing"
         caching.cache_manager.set("x", 1)
-        assert caching.invalidate_trades_cache(7).queued
+        assert is_queued(caching.invalidate_trades_cache(7))
         assert caching.cache_manager.get_stats()["backend"] == "memory"
         with pytest.raises(SessionsUnavailable):
             caching.session_store.get_session(session_id)
@@ -177,7 +178,7 @@ async def test_an_outage_is_nobodys_error(caching: ModuleType, proxy: FaultProxy
     await asyncio.to_thread(during)
 
 
-def test_people_may_look_at_the_server(caching: ModuleType) -> None:
+def test_people_may_look_at_the_server(caching: SimpleNamespace) -> None:
     """INFO by name, names by pattern, and what it runs while somebody watches."""
     caching.cache_manager.set("market:btc:price", 45000, ttl=60)
     info = caching.get_redis_info()
@@ -192,7 +193,7 @@ def test_people_may_look_at_the_server(caching: ModuleType) -> None:
         assert any('"watched"' in line for line in lines)
 
 
-def test_statistics_add_up(caching: ModuleType) -> None:
+def test_statistics_add_up(caching: SimpleNamespace) -> None:
     """Two of three reads are hits, of a key and of a function alike."""
     manager = caching.cache_manager
     assert manager.get("k") is None
@@ -204,7 +205,7 @@ def test_statistics_add_up(caching: ModuleType) -> None:
 
 
 def test_without_a_ttl_it_is_the_environments(
-    caching: ModuleType, server: PrivateServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+    caching: SimpleNamespace, server: PrivateServer, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`CACHE_DEFAULT_TTL`, for functions and keys alike; nothing lives for ever, and a TTL of nothing is refused."""
     monkeypatch.setenv("CACHE_DEFAULT_TTL", "7")
@@ -215,7 +216,7 @@ def test_without_a_ttl_it_is_the_environments(
 
     query()
     caching.cache_manager.set("key", 1)
-    left_ms = [server.ask("PTTL", name) for name in server.ask("KEYS", f"{namespace}:e:*")]
+    left_ms = [server.ask("PTTL", name) for name in server.ask("KEYS", f"{Names(namespace).entries}*")]
     assert len(left_ms) == 2
     assert all(0 < left <= 8_000 for left in left_ms)
     with pytest.raises(ConfigurationError, match="ttl"):

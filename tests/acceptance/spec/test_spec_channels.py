@@ -6,22 +6,19 @@ import asyncio
 import logging
 import queue
 import threading
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from cachebus import ConfigurationError
-from cachebus.private_server import PrivateServer
-from cachebus.pubsub import LIMIT
-from tests.waiting import until
+from cachebus.pubsub.pubsub import LIMIT
+from cachebus.testing.server import PrivateServer
+from tests.support.waiting import until
 
 SOON_S = 20
 
 
-def test_a_plain_handler_gets_every_message_in_order(
-    caching: ModuleType, server: PrivateServer, namespace: str
-) -> None:
+def test_a_plain_handler_gets_every_message_in_order(caching: Any, server: PrivateServer, namespace: str) -> None:
     """From this library, and from any other program: JSON as data, text as text, anything else as bytes."""
     heard: queue.Queue[Any] = queue.Queue()
     channel = f"{namespace}:trade:updates"
@@ -36,7 +33,7 @@ def test_a_plain_handler_gets_every_message_in_order(
     assert caching.pubsub.publish(channel, "nobody") == 0
 
 
-async def test_an_async_handler_runs_in_the_loop_it_was_subscribed_from(caching: ModuleType, namespace: str) -> None:
+async def test_an_async_handler_runs_in_the_loop_it_was_subscribed_from(caching: Any, namespace: str) -> None:
     """A pattern hears every channel it matches, and no other."""
     heard: list[tuple[Any, object]] = []
 
@@ -51,7 +48,7 @@ async def test_an_async_handler_runs_in_the_loop_it_was_subscribed_from(caching:
     listening.unsubscribe()
 
 
-def test_an_async_handler_without_a_loop_is_refused(caching: ModuleType) -> None:
+def test_an_async_handler_without_a_loop_is_refused(caching: Any) -> None:
     """There is nowhere to run it."""
 
     async def handler(message: Any) -> None: ...
@@ -60,9 +57,7 @@ def test_an_async_handler_without_a_loop_is_refused(caching: ModuleType) -> None
         caching.pubsub.subscribe("trade:updates", handler)
 
 
-def test_a_handler_may_fail_and_use_the_cache(
-    caching: ModuleType, namespace: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_handler_may_fail_and_use_the_cache(caching: Any, namespace: str, caplog: pytest.LogCaptureFixture) -> None:
     """What it raises is logged and the next message comes; calls that block are in order there."""
     channel = f"{namespace}:trade:updates"
     done = threading.Event()
@@ -83,7 +78,7 @@ def test_a_handler_may_fail_and_use_the_cache(
     listening.unsubscribe()
 
 
-def test_a_slow_handler_misses_the_oldest_and_it_is_counted(caching: ModuleType, namespace: str) -> None:
+def test_a_slow_handler_misses_the_oldest_and_it_is_counted(caching: Any, namespace: str) -> None:
     """Memory is bounded; what is newest arrives."""
     newest = LIMIT + 6
     channel = f"{namespace}:trade:updates"

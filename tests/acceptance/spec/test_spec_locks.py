@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from typing import Any
 
 import pytest
 
 from cachebus.errors import AlreadyHeld, LockLost, LockNotAcquired
-from cachebus.private_server import PrivateServer
-from tests.waiting import until
+from cachebus.testing.server import PrivateServer
+from tests.support.waiting import until
 
 
 def held_key(server: PrivateServer, namespace: str, name: str) -> bytes:
@@ -20,7 +19,7 @@ def held_key(server: PrivateServer, namespace: str, name: str) -> bytes:
     return bytes(key)
 
 
-async def test_threads_and_tasks_exclude_each_other(caching: ModuleType) -> None:
+async def test_threads_and_tasks_exclude_each_other(caching: Any) -> None:
     """Eight threads and eight tasks, twenty times each: never two inside."""
     inside = most = entries = 0
 
@@ -46,16 +45,11 @@ async def test_threads_and_tasks_exclude_each_other(caching: ModuleType) -> None
                 await asyncio.sleep(0)
                 leave()
 
-    with ThreadPoolExecutor(8) as pool:
-        loop = asyncio.get_running_loop()
-        threads = [loop.run_in_executor(pool, thread) for _ in range(8)]
-        await asyncio.gather(*threads, *[task() for _ in range(8)])
+    await asyncio.gather(*[asyncio.to_thread(thread) for _ in range(8)], *[task() for _ in range(8)])
     assert (entries, most) == (320, 1)
 
 
-async def test_an_async_body_ends_when_the_lock_is_lost(
-    caching: ModuleType, server: PrivateServer, namespace: str
-) -> None:
+async def test_an_async_body_ends_when_the_lock_is_lost(caching: Any, server: PrivateServer, namespace: str) -> None:
     """The body is cancelled, LockLost says why, and the task itself goes on as if never cancelled."""
 
     async def body() -> None:
@@ -72,7 +66,7 @@ async def test_an_async_body_ends_when_the_lock_is_lost(
         held.ensure()
 
 
-async def test_a_body_that_raises_is_not_overruled(caching: ModuleType, server: PrivateServer, namespace: str) -> None:
+async def test_a_body_that_raises_is_not_overruled(caching: Any, server: PrivateServer, namespace: str) -> None:
     """Its own error is raised; that the lock was lost too stands in a note. A TimeoutError stays one."""
 
     async def body(error: Exception) -> None:
@@ -86,7 +80,7 @@ async def test_a_body_that_raises_is_not_overruled(caching: ModuleType, server: 
         assert "own" in raised.value.__notes__[0]
 
 
-async def test_a_caller_that_gives_up_leaves_nothing_behind(caching: ModuleType) -> None:
+async def test_a_caller_that_gives_up_leaves_nothing_behind(caching: Any) -> None:
     """Cancelled in the queue or in the body: the next one has the lock."""
     begun = asyncio.Event()
 
@@ -108,7 +102,7 @@ async def test_a_caller_that_gives_up_leaves_nothing_behind(caching: ModuleType)
         pass
 
 
-async def test_with_in_an_event_loop_does_not_wait_for_ever(caching: ModuleType) -> None:
+async def test_with_in_an_event_loop_does_not_wait_for_ever(caching: Any) -> None:
     """It blocks the loop, and the holder may be a task of it: it waits as long as the lease, or as it is told."""
     async with caching.distributed_lock("blocked", timeout=30):
         with pytest.raises(LockNotAcquired), caching.distributed_lock("blocked", timeout=0.3):
@@ -120,7 +114,7 @@ async def test_with_in_an_event_loop_does_not_wait_for_ever(caching: ModuleType)
             pass
 
 
-def test_a_thread_learns_that_it_lost_the_lock(caching: ModuleType, server: PrivateServer, namespace: str) -> None:
+def test_a_thread_learns_that_it_lost_the_lock(caching: Any, server: PrivateServer, namespace: str) -> None:
     """`lost` and `ensure()` say so while it works, LockLost when it ends."""
     lock = caching.distributed_lock("thread", timeout=1)
     held = lock.__enter__()
@@ -135,7 +129,7 @@ def test_a_thread_learns_that_it_lost_the_lock(caching: ModuleType, server: Priv
         lock.__exit__(None, None, None)
 
 
-async def test_a_lock_is_kept_beyond_its_timeout(caching: ModuleType, server: PrivateServer, namespace: str) -> None:
+async def test_a_lock_is_kept_beyond_its_timeout(caching: Any, server: PrivateServer, namespace: str) -> None:
     """Renewed while its holder lives, from the cache's thread, though the caller's loop does something else."""
     async with caching.distributed_lock("kept", timeout=0.3) as held:
         key = held_key(server, namespace, "kept")

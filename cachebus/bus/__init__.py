@@ -1,0 +1,1 @@
+"""Events, what handlers make of them, and the feed of broadcasts."""

@@ -1,0 +1,1 @@
+"""What a worker runs to turn events into effects, once."""

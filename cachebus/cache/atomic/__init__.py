@@ -1,0 +1,1 @@
+"""Values that are added, counted and touched in one step on the server."""

@@ -1,0 +1,1 @@
+"""Foresight: what the reads of the past say of those to come, and of the settings."""

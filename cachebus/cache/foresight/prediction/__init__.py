@@ -1,0 +1,1 @@
+"""Prediction: which reads are likely to come, and which loads ahead of them pay."""

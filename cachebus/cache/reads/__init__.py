@@ -1,0 +1,1 @@
+"""One read: memory, Redis, or one load in the cluster."""

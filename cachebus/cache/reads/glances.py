@@ -1,0 +1,125 @@
+"""Glances: reads that only look. One MGET for all of a loop tick, no lease, no question to the ledger, no task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from cachebus.cache.call import Call, Value
+from cachebus.errors import ServerError
+from cachebus.redis.connection import Done
+from cachebus.redis.replies import Reply
+
+GLANCES_A_CALL = 500
+"""So that one of them does not keep the server busy for long."""
+
+Seen = Value | Exception | None
+"""What a glance saw: a value that may be served, none, or why there is no telling."""
+
+
+class _Glance:
+    """One entry that is looked at, and everyone who waits for it."""
+
+    __slots__ = ("call", "callers")
+
+    def __init__(self, call: Call, caller: Callable[[Seen], None]) -> None:
+        self.call = call
+        self.callers = [caller]
+
+
+class Glances:
+    """The glances of one process that are under way; a caller who comes meanwhile joins one of the same entry."""
+
+    def __init__(
+        self,
+        fetch: Callable[[list[str], Done], None],
+        position: Callable[[], int],
+        judge: Callable[[list[Call], Sequence[Reply], int], list[Seen]],
+    ) -> None:
+        """*position*: of the journal, asked for when a glance leaves; *judge*: says what may be served, on arrival."""
+        self._fetch = fetch
+        self._position = position
+        self._judge = judge
+        self._loop = asyncio.get_running_loop()
+        self._under_way: dict[str, _Glance] = {}
+        self._unsent: list[_Glance] = []
+        self._alone = False
+        """Whether the last glance had no company: the next one then leaves at once, not at the end of its tick."""
+
+    def look(self, call: Call) -> asyncio.Future[Value | None]:
+        """Look at one entry. Raises: ServerError, ConfigurationError."""
+        future: asyncio.Future[Value | None] = self._loop.create_future()
+        self._begin(call, partial(_settle, future))
+        return future
+
+    async def look_at_all(self, calls: list[Call]) -> list[Value | None]:
+        """Look at several, in a request of their own; what the server cannot be asked for is not found.
+
+        Raises: ConfigurationError.
+        """
+        if not calls:
+            return []
+        seen: asyncio.Future[list[Seen]] = self._loop.create_future()
+        self._ask(calls, partial(_settle, seen))
+        values: list[Value | None] = []
+        for each in await seen:
+            if isinstance(each, Exception) and not isinstance(each, ServerError):
+                raise each
+            # What was decoded to be judged is for this caller alone: none joins a look of its own.
+            values.append(Value(each.value, None, each.born, loaded=False) if isinstance(each, Value) else None)
+        return values
+
+    def _begin(self, call: Call, caller: Callable[[Seen], None]) -> None:
+        glance = self._under_way.get(call.entry)
+        if glance is not None:
+            glance.callers.append(caller)
+            return
+        at_once = self._alone and not self._under_way
+        self._under_way[call.entry] = glance = _Glance(call, caller)
+        if at_once:
+            self._send([glance])
+            return
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(glance)
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        self._alone = len(self._under_way) == 1
+        for first in range(0, len(unsent), GLANCES_A_CALL):
+            self._send(unsent[first : first + GLANCES_A_CALL])
+
+    def _send(self, glances: list[_Glance]) -> None:
+        def arrived(seen: list[Seen]) -> None:
+            for glance, each in zip(glances, seen, strict=True):
+                del self._under_way[glance.call.entry]
+                for caller in glance.callers:
+                    caller(each)
+
+        self._ask([glance.call for glance in glances], arrived)
+
+    def _ask(self, calls: list[Call], done: Callable[[list[Seen]], None]) -> None:
+        position = self._position()
+
+        def arrived(replies: list[Reply] | ServerError) -> None:
+            if isinstance(replies, ServerError):
+                done([replies] * len(calls))
+                return
+            try:
+                seen = self._judge(calls, replies, position)
+            except Exception as mistake:  # noqa: BLE001 - ours: it is for who asked, not for the connection that calls
+                seen = [mistake] * len(calls)
+            done(seen)
+
+        self._fetch([call.entry for call in calls], arrived)
+
+
+def _settle(future: asyncio.Future[Any], seen: object) -> None:
+    if future.done():  # its caller gave up
+        return
+    if isinstance(seen, Exception):
+        future.set_exception(seen)
+    else:
+        future.set_result(seen)

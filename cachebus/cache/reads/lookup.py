@@ -1,0 +1,231 @@
+"""Looking into Redis: one question for each read, and what is found judged as it arrives."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from cachebus.cache.call import Call, Value
+from cachebus.cache.policy import SERVED, Age, ViewPolicy
+from cachebus.cache.reads.glances import Glances, Seen
+from cachebus.cache.tiers.entry import Entry, unpack
+from cachebus.cache.tiers.memory import Memory
+from cachebus.cache.tiers.redis import Ask, Entries, Found
+from cachebus.clock import now_s
+from cachebus.errors import ConfigurationError, ServerError
+from cachebus.freshness.clock import Born
+from cachebus.freshness.ledger import Ledger
+from cachebus.freshness.rule import Freshness, Verdict
+from cachebus.freshness.scopes import scopes_of
+from cachebus.redis.replies import Reply
+
+log = logging.getLogger("cachebus")
+
+HITS_A_MISS = 4
+"""A view that is lately found in Redis more often than this for each miss is looked up without a script first."""
+MOST_LEANING = 16
+"""Of hits, less misses, that are remembered of a view: it changes its ways after four misses, or 32 hits."""
+RENEWED_BY = 0.1
+"""An entry that ends later than ours by this share of the TTL is another, newer one."""
+
+
+class Lookup:
+    """What Redis holds, as this process may serve it."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        entries: Entries,
+        ledger: Ledger,
+        *,
+        up: Callable[[], bool],
+        at_us: Callable[[float], int],
+    ) -> None:
+        self.entries = entries
+        self.ledger = ledger
+        self._memory = memory
+        self._freshness: Freshness = memory.freshness
+        self._up = up
+        self._at_us = at_us
+        self._glances = Glances(entries.fetch, lambda: self._freshness.position, self._judge_all)
+        self.glance, self.glance_at_all = self._glances.look, self._glances.look_at_all
+        self._leanings: dict[int, int] = {}
+        self._process = f"{os.getpid():x}.{secrets.token_hex(6)}"
+        self._count = itertools.count()
+
+    def is_trusted(self, call: Call) -> bool:
+        """Whether Redis can be asked, and knows of every invalidation that this process knows of."""
+        return self._up() and not self._freshness.is_pending(call.scopes)
+
+    def token(self) -> str:
+        """Return a token for a lease, unlike any other."""
+        return f"{self._process}.{next(self._count)}"
+
+    def should_glance(self, call: Call) -> bool:
+        """Return whether a read should only look first, instead of taking the lease at once where it finds nothing.
+
+        MGET costs client and server a third of the script, and a miss one round trip more: so views that mostly hit
+        only look, and whatever cannot be used is asked for again with a lease. Not where the table alone cannot judge.
+        """
+        return self._leanings.get(id(call.stats), 0) > 0 and self.can_glance(call.policy)
+
+    def looked(self, call: Call, *, hit: bool) -> None:
+        """Take note of what a read of a view found; the last dozen or two decide how the next one looks."""
+        view, leaning = id(call.stats), self._leanings.get(id(call.stats), 0)
+        self._leanings[view] = min(MOST_LEANING, leaning + 1) if hit else max(-MOST_LEANING, leaning - HITS_A_MISS)
+
+    async def find(
+        self, call: Call, token: str, *, floor: int = 0, need_ms: int = 0, asks: bool = False
+    ) -> tuple[Found, Value | None]:
+        """Return what Redis answers, and the value that may be served, if there is one. One round trip.
+
+        *token*: take the lease if nothing can be used; '' only looks. *floor*: least clock of birth. *need_ms*: least
+        life left. *asks*: whatever is found, ask the ledger. Raises: ServerError.
+        """
+        found = await self.entries.read(self._ask(call, token, floor, need_ms, asks))
+        return found, await self.accept(call, found, asks=asks)
+
+    def can_glance(self, policy: ViewPolicy) -> bool:
+        """Whether this process's table alone will be able to judge what is found."""
+        return not self._doubts(policy, now_s())
+
+    def _judge_all(self, calls: list[Call], found: Sequence[Reply], position: int) -> list[Seen]:
+        """Judge what glances found, by this process's table alone. *position*: the journal's when they left."""
+        now, freshness = now_s(), self._freshness
+        at_us, heard, version = self._at_us(now), freshness.hears(now), freshness.version
+        seen = list[Seen]()
+        for call, data in zip(calls, found, strict=True):
+            if data is None or isinstance(data, ServerError):
+                seen.append(data)
+                continue
+            value: Seen = None
+            entry = unpack(data)
+            if entry is not None:
+                scopes, floor = self._scopes(call, entry)
+                born = entry.born
+                if freshness.judge(born, scopes, heard=heard, floor=floor) is Verdict.VALID:
+                    if call.plain and born.number < position:  # as new as the last `set` that was heard of by then
+                        born = Born(position, born.era)
+                    try:
+                        value = self._served(call, entry, scopes, born, now, (entry.ends - at_us) // 1000, version)
+                    except ConfigurationError as untyped:
+                        value = untyped
+            seen.append(value)
+        return seen
+
+    async def accept(self, call: Call, found: Found, *, asks: bool = False) -> Value | None:
+        """Turn what Redis holds into a value: an entry, of our type, valid. Asks the ledger if need be."""
+        entry = unpack(found.data) if found.data is not None else None
+        if entry is None:
+            return None
+        now = now_s()
+        left_ms = (entry.ends - self._at_us(now)) // 1000
+        scopes, floor = self._scopes(call, entry)
+        looked_at = self._freshness.version  # what comes while the ledger is asked is looked at later
+        as_of = await self._judged(call, entry.born, scopes, found, asks=asks, floor=floor)
+        return self._served(call, entry, scopes, as_of, now, left_ms, looked_at) if as_of is not None else None
+
+    def _scopes(self, call: Call, entry: Entry) -> tuple[tuple[str, ...], int | None]:
+        """Return the scopes of an entry, which may have tags of its own, and their floor if it is known."""
+        tags = entry.header.tags
+        if tags == call.tags:
+            return call.scopes, self._floor(call)
+        return scopes_of(call.key, dict.fromkeys((*call.tags, *tags))), None
+
+    def _served(  # noqa: PLR0913, PLR0917 - one entry, as it was judged
+        self, call: Call, entry: Entry, scopes: tuple[str, ...], as_of: Born, now: float, left_ms: int, looked_at: int
+    ) -> Value | None:
+        """Return a valid entry as a value, and keep it in memory. None where its time is over, or it is of no type."""
+        if left_ms < 1:
+            return None
+        try:
+            value = call.codec.decode(entry.payload)
+        except msgspec.DecodeError:
+            return None
+        except ConfigurationError as untyped:
+            raise ConfigurationError(f"key {call.key!r}: {untyped}") from None
+        held = self._memory.put(
+            call,
+            value,
+            entry.payload,
+            entry.header,
+            now=now,
+            left_ms=left_ms,
+            as_of=as_of,
+            scopes=scopes,
+            checked=looked_at,
+        )
+        if now < held.early_at:
+            return Value(value, held.payload, as_of, loaded=False)
+        age = self._memory.age_by_time(held, call.policy, now)
+        if age not in SERVED:  # it is in memory now, for a load that fails
+            return None
+        call.stats.stale += age is Age.STALE
+        renew_ms = 0 if age is Age.FRESH else longer(left_ms, call)
+        return Value(value, held.payload, as_of, loaded=False, renew_ms=renew_ms)
+
+    async def _judged(
+        self, call: Call, born: Born, scopes: tuple[str, ...], found: Found, *, asks: bool, floor: int | None
+    ) -> Born | None:
+        """Return the clock up to which an entry is known to be valid; None where it is not. Asks the ledger if need be.
+
+        Raises: ServerError.
+        """
+        heard = not asks and self._freshness.hears(now_s())
+        verdict = self._freshness.judge(born, scopes, heard=heard, floor=floor)
+        if verdict is Verdict.INVALID:
+            return None
+        if verdict is Verdict.VALID:  # a plain value is as new as the last `set` this process had heard of
+            return Born(max(born.number, found.ask.position), born.era) if call.plain else born
+        if self.ledger.recall.excludes(born, self._freshness.seen):
+            return None
+        if found.ledger is not None and scopes is call.scopes:
+            answer = found.ledger.answer()
+        else:
+            answer = await self.ledger.ask(scopes)
+        if not answer.allows(born, scopes):
+            return None
+        return Born(max(born.number, min(found.ask.born, answer.clock)), born.era)
+
+    async def clocks(self, scopes: tuple[str, ...]) -> dict[str, int] | None:
+        """Return the clock of each scope's last invalidation; None in another era. Raises: ServerError."""
+        answer = await self.ledger.ask(scopes)
+        return {scope: max(answer.floor, clock) for scope, clock in answer.clocks.items()} if answer.era else None
+
+    def _ask(self, call: Call, token: str, floor: int, need_ms: int, asks: bool) -> Ask:
+        policy, now = call.policy, now_s()
+        need_ms = max(need_ms, policy.grace_ms - policy.stale_ms)
+        return Ask(
+            call.entry,
+            self.entries.lease(call.entry),
+            Born(max(floor, self._floor(call)), self._freshness.era),
+            token,
+            self._freshness.seen,
+            self._at_us(now) + need_ms * 1000 if need_ms else 0,
+            call.scopes if asks or self._doubts(policy, now) else (),
+            self._freshness.position,
+        )
+
+    def _floor(self, call: Call) -> int:
+        """Return the clock an entry must at least be born at; looked up again only when something was invalidated."""
+        if call.floor_version != self._freshness.version:
+            call.floor, call.floor_version = self._freshness.latest(call.scopes), self._freshness.version
+        return call.floor
+
+    def _doubts(self, policy: ViewPolicy, now: float) -> bool:
+        """Whether our table may lack an invalidation of what is found: the ledger is asked in the same round trip."""
+        oldest_us = self._at_us(now) - (policy.ttl_ms + policy.grace_ms) * 1000
+        return oldest_us <= self._freshness.since or not self._freshness.hears(now)
+
+
+def longer(left_ms: int, call: Call) -> int:
+    """Return how long a renewed entry lives at least, given what is left of this one.
+
+    Plainly longer: our idea of the server's time may be off by a reply, and must not take one for the other.
+    """
+    return left_ms + 1 + int(call.policy.ttl_ms * RENEWED_BY)

@@ -1,0 +1,1 @@
+"""What keeps a cache in good order: warming, popularity, sweeping, sampling, reporting."""

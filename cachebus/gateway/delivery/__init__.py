@@ -1,0 +1,1 @@
+"""Who receives which broadcast, and what they missed."""

@@ -1,0 +1,1 @@
+"""How messages reach a client: WebSocket and server-sent events."""

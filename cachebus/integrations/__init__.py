@@ -1,0 +1,1 @@
+"""Adapters to frameworks and programs of others."""

@@ -1,0 +1,1 @@
+"""Invalidate and publish with a SQLAlchemy transaction."""

@@ -1,0 +1,1 @@
+"""What an operator asks: histories, workers, events, keys, and the live page."""

@@ -1,0 +1,1 @@
+"""What each tab of the page shows, one module a tab: bounded, gathered when somebody looks."""

@@ -1,0 +1,1 @@
+"""What worker and gateway have in common: signals, supervision, logs, ports, children."""

@@ -1,0 +1,1 @@
+"""A server of our own for a machine that has none."""

@@ -1,0 +1,75 @@
+"""What a server answers: values as they come, and error replies as the errors of this library."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from cachebus.errors import (
+    AccessDenied,
+    CommandRefused,
+    Moved,
+    NotReady,
+    ReadOnlyServer,
+    ServerError,
+    ServerOutOfMemory,
+    UnknownScript,
+    WrongType,
+)
+
+Reply = Any  # what a server may answer: bytes, int, None, a list of replies, or a ServerError inside a list
+
+_ERRORS: dict[str, type[ServerError]] = {
+    "LOADING": NotReady,
+    "BUSY": NotReady,
+    "CLUSTERDOWN": NotReady,
+    "MASTERDOWN": NotReady,
+    "TRYAGAIN": NotReady,
+    "READONLY": ReadOnlyServer,
+    "OOM": ServerOutOfMemory,
+    "NOAUTH": AccessDenied,
+    "WRONGPASS": AccessDenied,
+    "NOPERM": AccessDenied,
+    "WRONGTYPE": WrongType,
+    "NOSCRIPT": UnknownScript,
+    "MOVED": Moved,
+    "ASK": Moved,
+}
+
+
+def named(flat: Sequence[bytes]) -> dict[str, bytes]:
+    """Return names and values that came as one list: those of a hash, or of a record of a stream."""
+    return {name.decode(errors="replace"): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def reply_error(message: str) -> ServerError:
+    """Return the error of this library that an error reply stands for."""
+    if "ACL failure in script" in message:  # in a script, Valkey answers so instead of NOPERM
+        return AccessDenied(message)
+    return _ERRORS.get(message.split(" ", 1)[0], CommandRefused)(message)
+
+
+def remedy(denied: AccessDenied) -> str:
+    """Return what makes the server allow it: the access rule that is missing, or the right credentials."""
+    said = str(denied)
+    if "NOPERM" not in said and "ACL failure" not in said:
+        if "(credentials=" in said or "(REDIS_CREDENTIALS=" in said:
+            return "correct what that function returns: (user, password, expires_at)"
+        return "correct user and password in its URL: redis://user:password@host"
+    user, command = re.search(r"User (\S+) has", said), re.search(r"'([^']+)' command", said)
+    names = "&*" if "channel" in said else "~{<namespace>}:* ~<namespace>:*"
+    rule = names if command is None else f"+{command[1]}"
+    return f"add the rule that is missing: ACL SETUSER {user[1] if user else '<user>'} {rule}"
+
+
+def lone_node_error(message: str) -> ServerError:
+    """The same for a server whose URL does not say that it is a cluster: a redirection there is a wrong URL."""
+    error = reply_error(message)
+    if isinstance(error, Moved):
+        host, port = error.address
+        return CommandRefused(
+            f"this server is one node of a cluster ({message}): write redis+cluster://{host}:{port} (with TLS "
+            f"rediss+cluster://…) in the URL"
+        )
+    return error

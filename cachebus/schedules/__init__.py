@@ -1,0 +1,1 @@
+"""Jobs that start exactly once across workers."""

@@ -1,0 +1,1 @@
+"""Sessions: ids that only their owner knows."""

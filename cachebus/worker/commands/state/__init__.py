@@ -1,0 +1,1 @@
+"""Commands that only look, at the state of a deployment."""

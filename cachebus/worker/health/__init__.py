@@ -1,0 +1,1 @@
+"""How a worker says that it lives and works."""

@@ -1,1 +1,0 @@
-"""A FastAPI application whose pages change by themselves."""

@@ -1,0 +1,106 @@
+"""Everything that is promised, attacked by one tool: random faults under load, and checkers that trust nobody.
+
+python -m tests.chaos                              each harness for a minute
+python -m tests.chaos --minutes 10 --seed 7        longer, with other moments
+python -m tests.chaos --only bus --only freshness  two of them
+python -m tests.chaos --break                      each with the part that it tests taken out: it must find something
+
+Prints a table, keeps the results as JSON with `--json FILE`, and exits with 1 where something was wrong; with
+`--break`, where nothing was. Part of the repository, not of the wheel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos.harness import Findings, Harness
+from tests.chaos.rounds import HARNESSES
+
+
+class Result(msgspec.Struct):
+    """What came of a harness."""
+
+    name: str
+    promise: str
+    seed: int
+    without: str
+    """The part that was taken out; '' for none."""
+    rounds: int
+    seconds: float
+    counts: dict[str, int]
+    faults: dict[str, int]
+    wrong: list[str]
+
+    @property
+    def as_it_should_be(self) -> bool:
+        """Whether nothing was wrong, or, with the part taken out, something was."""
+        return bool(self.wrong) == bool(self.without)
+
+
+async def attack(harness: Harness, minutes: float, seed: int, *, broken: bool = False) -> Result:
+    """Run rounds of a harness for so long, one at least; broken, until something is found."""
+    findings, began, rounds = Findings(), time.monotonic(), 0
+    while not rounds or time.monotonic() < began + minutes * 60:
+        draw = random.Random(f"{seed} {harness.name} {rounds}")  # noqa: S311 - moments
+        try:
+            findings.add(await harness.round(draw, broken))
+        except Exception as never:  # noqa: BLE001 - what a round does not survive is what was looked for
+            findings.wrong.append(f"round {rounds}: {type(never).__name__}: {never}")
+        rounds += 1
+        if broken and findings.wrong:
+            break
+    seconds, without = time.monotonic() - began, harness.without if broken else ""
+    done = (findings.counts, findings.faults, findings.wrong)
+    return Result(harness.name, harness.promise, seed, without, rounds, seconds, *done)
+
+
+def table(results: Iterable[Result]) -> str:
+    """Return the results as a table of Markdown."""
+    lines = ["| harness | rounds | seconds | counted | faults | wrong |", "|---|---|---|---|---|---|"]
+    for each in results:
+        named = f"{each.name}, without {each.without}" if each.without else each.name
+        counted, faults = _listed(each.counts), _listed(each.faults)
+        lines.append(f"| {named} | {each.rounds} | {each.seconds:.0f} | {counted} | {faults} | {len(each.wrong)} |")
+    return "\n".join(lines)
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in Counter(counts).items()) or "none"
+
+
+def main() -> int:
+    """Attack what was asked for; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    names = [harness.name for harness in HARNESSES]
+    parser.add_argument("--minutes", type=float, default=1.0, help="for each harness; 1 by default")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", action="append", choices=names, default=[], metavar="NAME", help=", ".join(names))
+    parser.add_argument("--break", dest="broken", action="store_true", help="take out the part that each tests")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the results here")
+    asked = parser.parse_args()
+    results: list[Result] = []
+    for harness in HARNESSES:
+        if not asked.only or harness.name in asked.only:
+            result = asyncio.run(attack(harness, asked.minutes, asked.seed, broken=asked.broken))
+            results.append(result)
+            sys.stderr.write("".join(f"{result.name}: {line}\n" for line in result.wrong[:5]))
+            if asked.json is not None:
+                asked.json.parent.mkdir(parents=True, exist_ok=True)
+                asked.json.write_bytes(msgspec.json.format(msgspec.json.encode(results)) + b"\n")
+    sys.stdout.write(table(results) + "\n")
+    return int(not all(result.as_it_should_be for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
