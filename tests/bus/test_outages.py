@@ -18,6 +18,7 @@ from cachebus.bus.effects import Broadcast, Effects
 from cachebus.bus.engine.bridge import Bridge
 from cachebus.bus.engine.consumer import Consumer, ConsumerOptions
 from cachebus.bus.engine.refresher import Refresher
+from cachebus.bus.engine.shard_lease import Shard
 from cachebus.bus.handlers import on
 from cachebus.bus.publisher import Bus
 from cachebus.errors import CommandRefused
@@ -289,6 +290,42 @@ async def test_a_commit_that_cannot_be_written_whole_is_not_written_in_part(clie
         await client.store.call("DEL", letters)
         await until(lambda: has(client, [1, 2]))
     assert await DeadLetters(client).count() == 1
+
+
+async def test_a_drain_does_not_wait_for_a_commit_that_is_refused_for_ever(client: Client, until: Until) -> None:
+    """What cannot be written is left to whoever comes next, who writes it once."""
+    letters = client.names.bus("deadletters")
+    await client.store.call("SET", letters, "somebody's")
+    await add(client, "numbers", number(1))
+    consumer = Consumer(client, [echo], lease="1s")
+    async with running(consumer):
+        await until(lambda: consumer.stats.faults > 1)
+        async with asyncio.timeout(20.0):
+            await consumer.drain()
+    await client.store.call("DEL", letters)
+    async with running(Consumer(client, [echo], worker="next", lease="60s")):
+        await until(lambda: has(client, [1]))
+
+
+async def test_a_drain_does_not_wait_for_a_server_that_went_as_the_shard_was_taken(
+    own_server: PrivateServer, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between taking the shard and reading its events there is a moment, too."""
+    take = Shard.take
+
+    async def take_and_lose(shard: Shard, stop: asyncio.Future[None]) -> bool:
+        taken = await take(shard, stop)
+        own_server.kill()
+        await until(lambda: not client.store.up)
+        return taken
+
+    async with Client(own_server.url) as client:
+        consumer = Consumer(client, [echo])
+        monkeypatch.setattr(Shard, "take", take_and_lose)
+        async with running(consumer):
+            await until(lambda: consumer.active and not client.store.up)
+            async with asyncio.timeout(20.0):
+                await consumer.drain()
 
 
 # -- somebody else meddles with the stream ----------------------------------------------------------------------------

@@ -152,13 +152,14 @@ async def test_a_restart_of_the_server_is_survived_and_shown(own_server: Private
         await pubsub.subscribe(namespace, lambda _: None, on_gap=gaps.append)
         async with pubsub.listen(namespace) as listener:
             await pubsub.publish(namespace, "before")
+            heard = [await anext(listener)]  # a reply says that it is on its way, not that it arrived
             own_server.kill()
             with pytest.raises(Unavailable):
                 await pubsub.publish(namespace, "meanwhile")
             own_server.restart()
             await until(lambda: _received(pubsub, namespace, "after"), "subscribed again")
-            items = [await anext(listener) for _ in range(3)]
-        assert [item if isinstance(item, Gap) else item.data for item in items] == [
+            heard += [await anext(listener) for _ in range(2)]
+        assert [item if isinstance(item, Gap) else item.data for item in heard] == [
             "before",
             Gap("reconnected"),
             "after",

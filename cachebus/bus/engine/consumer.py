@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from cachebus.bus.engine.commit import Plan
 from cachebus.bus.engine.dispatcher import Dispatcher, HandlerStats, Loading
-from cachebus.bus.engine.draining import Drainable
+from cachebus.bus.engine.draining import Drainable, unless
 from cachebus.bus.engine.runs import DueRetry
 from cachebus.bus.engine.shard_lease import Shard, ShardLost
 from cachebus.bus.engine.takeover import Takeover
@@ -173,6 +173,8 @@ class Consumer(Drainable):
         self._committing: asyncio.Task[None] | None = None
         self._logged: set[str] = set()
         self._silenced = False
+        self._patient_until = 0.0
+        """Until when a drained consumer tries to commit, on the event loop's clock; 0 before it was refused once."""
 
     @property
     def active(self) -> bool:
@@ -205,7 +207,7 @@ class Consumer(Drainable):
         tail = StreamTail(self._client.store, self._shard.events, block_ms=BLOCK_MS, count=RECORDS_A_READ)
         plan = Plan(self._shards, self._sign)
         try:
-            await tail.open(self._shard.position)
+            await unless(stop, tail.open(self._shard.position))
             while not (stop.done() or self._shard.surplus or self._shard.far_ahead):
                 if not self._shard.held:
                     raise self._shard.lost()
@@ -269,6 +271,9 @@ class Consumer(Drainable):
             except ServerError as fault:
                 denied = denied or isinstance(fault, AccessDenied)
                 self._fault(fault)
+                if self._gives_up():
+                    log.warning("shard %d: %d events are left to the next worker", shard.number, plan.events)
+                    raise
                 await asyncio.sleep(PAUSE_S)
                 if not shard.held:
                     raise shard.lost() from fault
@@ -279,6 +284,14 @@ class Consumer(Drainable):
         shard.renewed()
         shard.retry_due(reply[4])
         self._committed(plan, reply, (time.perf_counter() - started) * 1000)
+
+    def _gives_up(self) -> bool:
+        """Whether a commit was refused for a whole lease since the drain began: whoever comes next handles it again."""
+        if not self.draining:
+            return False
+        now = asyncio.get_running_loop().time()
+        self._patient_until = self._patient_until or now + self._shard.lease_ms / 1000
+        return now >= self._patient_until
 
     async def _permitted(self) -> None:
         """Try every command that a commit may need: it does not roll back. Raises: AccessDenied, ServerError."""
