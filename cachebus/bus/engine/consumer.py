@@ -173,8 +173,6 @@ class Consumer(Drainable):
         self._committing: asyncio.Task[None] | None = None
         self._logged: set[str] = set()
         self._silenced = False
-        self._patient_until = 0.0
-        """Until when a drained consumer tries to commit, on the event loop's clock; 0 before it was refused once."""
 
     @property
     def active(self) -> bool:
@@ -271,7 +269,7 @@ class Consumer(Drainable):
             except ServerError as fault:
                 denied = denied or isinstance(fault, AccessDenied)
                 self._fault(fault)
-                if self._gives_up():
+                if self._gives_up(shard.lease_ms / 1000):
                     log.warning("shard %d: %d events are left to the next worker", shard.number, plan.events)
                     raise
                 await asyncio.sleep(PAUSE_S)
@@ -284,14 +282,6 @@ class Consumer(Drainable):
         shard.renewed()
         shard.retry_due(reply[4])
         self._committed(plan, reply, (time.perf_counter() - started) * 1000)
-
-    def _gives_up(self) -> bool:
-        """Whether a commit was refused for a whole lease since the drain began: whoever comes next handles it again."""
-        if not self.draining:
-            return False
-        now = asyncio.get_running_loop().time()
-        self._patient_until = self._patient_until or now + self._shard.lease_ms / 1000
-        return now >= self._patient_until
 
     async def _permitted(self) -> None:
         """Try every command that a commit may need: it does not roll back. Raises: AccessDenied, ServerError."""

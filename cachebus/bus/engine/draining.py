@@ -32,6 +32,7 @@ class Drainable:
         """Whether it was asked to finish: it takes in nothing more."""
         self._stop: asyncio.Future[None] | None = None
         self._ended: asyncio.Future[None] | None = None
+        self._patient_until = 0.0  # on the event loop's clock; 0 before a fault while draining
 
     async def run(self) -> None:
         """Work until cancelled. Once drained there is nothing to do, and it waits to be cancelled."""
@@ -70,6 +71,14 @@ class Drainable:
 
     async def _close(self) -> None:
         """Give back what is held. Called once after `_work`, however it ended."""
+
+    def _gives_up(self, patience_s: float) -> bool:
+        """Whether, while draining, the server has refused for *patience_s*: what it refuses is left to others then."""
+        if not self.draining:
+            return False
+        now = asyncio.get_running_loop().time()
+        self._patient_until = self._patient_until or now + patience_s
+        return now >= self._patient_until
 
 
 class Faults(Protocol):
