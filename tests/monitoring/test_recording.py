@@ -149,6 +149,29 @@ async def test_what_another_version_wants_is_left_to_it(
         await Asking.begin(client, "10m", "a test")
 
 
+@pytest.mark.parametrize("rate", ["0", "-0.1", "1e-400", "1.5", "1e400"])
+async def test_a_share_of_the_keys_that_is_none_records_nothing(
+    connect: Connect, client: Client, caplog: pytest.LogCaptureFixture, rate: str
+) -> None:
+    """A foreign program asks for it: one line says why, and reads go on as before."""
+    cache = await connect()
+    page = declare(cache)
+    await page("alice", "holiday")
+    now_us, recording = client.now_us(), client.names.bus("recording")
+    wanted = (
+        f'{{"id":"1","secret":"{"00" * 16}","rate":{rate},'
+        f'"from_us":{now_us},"until_us":{now_us + 60_000_000},"asked_by":"somebody"}}'
+    )
+    await client.store.call("HSET", recording, "wanted", wanted, "bytes", 0, "sampled", 0)
+    await client.store.call("EXPIRE", recording, 20)
+    await flush(cache)
+    await asyncio.sleep(0)  # the timer that would begin is due at once
+    assert await page("alice", "holiday") == "alice holiday"
+    assert not recorder(cache).is_recording
+    assert page.watchers == ()
+    assert sum("cannot be read by this version" in message for message in caplog.messages) == 1
+
+
 async def test_a_recording_has_a_bound(connect: Connect, client: Client, until: Any, monkeypatch: Any) -> None:
     """A process whose reads find no room counts them as lost."""
     monkeypatch.setattr("cachebus.cache.foresight.take.MOST_ROWS", 5)

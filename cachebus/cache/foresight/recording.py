@@ -11,7 +11,7 @@ import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     secret: str
     """Of the hashes; hexadecimal, 32 digits."""
-    rate: float
+    rate: Annotated[float, msgspec.Meta(gt=0, le=1)]
     """Share of the keys."""
     from_us: int
     until_us: int
