@@ -110,7 +110,9 @@ def total(buckets: Buckets) -> dict[str, Counter[str]]:
     return views
 
 
-def percentiles(latencies: Mapping[str, int], shares: tuple[float, ...] = (0.5, 0.95, 0.99)) -> list[float | None]:
+def percentiles(
+    latencies: Mapping[str, int], shares: Sequence[float] = (0.5, 0.95, 0.99), bounds: Sequence[int] = BOUNDS_MS
+) -> list[float | None]:
     """Return latencies in ms below which these shares of the events lie: the upper bound of their step."""
     whole = sum(latencies.values())
     if not whole:
@@ -118,7 +120,7 @@ def percentiles(latencies: Mapping[str, int], shares: tuple[float, ...] = (0.5, 
     found: list[float | None] = []
     for share in shares:
         seen = 0
-        for bound in BOUNDS_MS:
+        for bound in bounds:
             seen += latencies.get(str(bound), 0)
             if seen >= share * whole:
                 found.append(bound)
@@ -126,6 +128,11 @@ def percentiles(latencies: Mapping[str, int], shares: tuple[float, ...] = (0.5, 
         else:
             found.append(float("inf"))
     return found
+
+
+def shown(latency: float | None) -> float | None:
+    """Return a latency as JSON can say it: -1 for more than the last step."""
+    return -1 if latency == float("inf") else latency
 
 
 def _by_view(reply: list[bytes]) -> dict[str, Counter[str]]:

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from cachebus.cache.upkeep.lives import LOAD, LOAD_BOUNDS_MS
 from cachebus.cache.upkeep.reporter import BY, ProcessReport, is_view
-from cachebus.monitoring.history import History, total
+from cachebus.monitoring.history import History, percentiles, shown, total
 from cachebus.monitoring.layers import READS, layers_of
 from cachebus.redis.client import Client
 
@@ -43,6 +44,9 @@ class ViewRow(msgspec.Struct, frozen=True, kw_only=True):
     """One memory hit, on average of those whose time was taken."""
     load_ms: float | None
     """One load, on average."""
+    load_p50_ms: float | None
+    """How long half of the loads took at most: the upper end of a step; -1 beyond the last one."""
+    load_p95_ms: float | None
     raw_bytes: int | None
     """One value, on average."""
     stored_bytes: int | None
@@ -81,6 +85,8 @@ def view_row(name: str, counters: Counter[str], ttl_ms: int | None, minutes: int
     found = layers_of([counters])
     loads = found["loaded"]
     timed = counters["hits_timed"]
+    took = {name.removeprefix(LOAD): count for name, count in counters.items() if name.startswith(LOAD)}
+    p50, p95 = percentiles(took, (0.5, 0.95), LOAD_BOUNDS_MS)
     return ViewRow(
         name=name,
         requests=sum(found[shown] for shown in READS),
@@ -96,6 +102,8 @@ def view_row(name: str, counters: Counter[str], ttl_ms: int | None, minutes: int
         stale=counters["stale"],
         hit_us=counters["hit_us"] / timed if timed else None,
         load_ms=counters["load_ms"] / loads if loads else None,
+        load_p50_ms=shown(p50),
+        load_p95_ms=shown(p95),
         raw_bytes=counters["bytes_raw"] // loads if loads else None,
         stored_bytes=counters["bytes_stored"] // loads if loads and counters["bytes_stored"] else None,
         ttl_ms=ttl_ms,

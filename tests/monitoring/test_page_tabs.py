@@ -46,6 +46,10 @@ async def test_a_view_has_a_page_of_its_own(shop: Site, browser: httpx.AsyncClie
     assert len(shown["steps"]) == 24
     assert (shown["steps"][-1]["memory"], shown["steps"][-1]["loads"]) == (2, 2)
     assert shown["steps"][-1]["causes"] == {"event": 1}
+    took = [(each["load_p50_ms"], each["load_p95_ms"]) for each in (shown["row"], shown["steps"][-1])]
+    assert took[0] == took[1]
+    assert took[0][1] >= took[0][0] >= 20  # the upper end of the step: a load of it takes 12 ms
+    assert shown["steps"][0]["load_p95_ms"] is None
     (recent,) = shown["recent"]
     assert (recent["kind"], recent["what"], recent["times"], recent["scope"]) == ("event", "t-1", 1, "t:user:1")
     assert {each["key"] for each in shown["largest"]} == {"portfolio:1:summary", "portfolio:12:summary"}

@@ -116,7 +116,7 @@ async def test_an_operator_looks(  # noqa: PLR0915 - one deployment for all that
             await tab(page, "Views")
             await page.get_by_role("link", name="Compare two").click()
             await expect(main.locator("tbody tr").first).to_contain_text("reads55")
-            await expect(main.locator("canvas")).to_have_count(3)
+            await expect(main.locator("canvas")).to_have_count(4)
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)

@@ -17,8 +17,10 @@ from cachebus.freshness.rule import Freshness, Verdict
 
 TAGGED = "(tag) "
 """Before the template of a tag, where counters of views are: no template of a view begins with a bracket."""
-LOAD_BOUNDS_MS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000)
+LOAD_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000)
 SIZE_BOUNDS = (100, 1_000, 10_000, 100_000, 1_000_000)
+LOAD = "load "
+"""Before the upper bound of a step, in the names of the counters of loads by how long they took."""
 MOST_EXPIRED = 5_000
 """Keys remembered as expired, to see whether they are loaded again; in this process only."""
 
@@ -38,7 +40,7 @@ class Lives:
 
     def loaded(self, call: Call, load_ms: float, payload: bytes, _purpose: Purpose) -> None:
         """Take note of one load."""
-        self._counted[call.view, f"load {_step(LOAD_BOUNDS_MS, load_ms)}"] += 1
+        self._counted[call.view, f"{LOAD}{_step(LOAD_BOUNDS_MS, load_ms)}"] += 1
         self._counted[call.view, f"size {_step(SIZE_BOUNDS, len(payload))}"] += 1
         if now_s() < self._expired.pop(call.key, 0.0):
             self._counted[call.view, "reloaded"] += 1

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from cachebus.cache.upkeep.reporter import LATENCY, is_view
-from cachebus.monitoring.history import Buckets, percentiles, total
+from cachebus.monitoring.history import Buckets, percentiles, shown, total
 from cachebus.monitoring.layers import layers_of
 from cachebus.monitoring.page.window import FigureWindow
 from cachebus.monitoring.verdict.assessment import LATE_MS
@@ -187,8 +187,3 @@ def freshness(latencies: Mapping[str, int], target_ms: float = LATE_MS) -> Fresh
     within = sum(count for bound, count in latencies.items() if bound != "more" and float(bound) <= target_ms)
     found = (shown(value) for value in percentiles(latencies))
     return FreshnessTile(sum(latencies.values()), within, target_ms, *found)
-
-
-def shown(latency: float | None) -> float | None:
-    """Return a latency as JSON can say it: -1 for more than the last step."""
-    return -1 if latency == float("inf") else latency

@@ -59,6 +59,9 @@ class ViewStep(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     load_ms: float | None
     """One load, on average."""
+    load_p50_ms: float | None
+    load_p95_ms: float | None
+    """As in the table."""
     raw_bytes: int | None
     stored_bytes: int | None
     causes: dict[str, int]
@@ -159,6 +162,8 @@ def view_step(at: int, row: ViewRow) -> ViewStep:
         warms=row.warms + row.refreshes,
         errors=row.errors,
         load_ms=row.load_ms,
+        load_p50_ms=row.load_p50_ms,
+        load_p95_ms=row.load_p95_ms,
         raw_bytes=row.raw_bytes,
         stored_bytes=row.stored_bytes,
         causes=row.causes,

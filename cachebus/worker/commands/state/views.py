@@ -11,7 +11,20 @@ from cachebus.monitoring.view_table import ViewRow, view_table
 from cachebus.worker.commands.output import write_json, write_table
 from cachebus.worker.connection import connected_client
 
-COLUMNS = ("VIEW", "READS", "HIT %", "MEMORY", "REDIS", "LOADS", "ERRORS", "MS/LOAD", "LOADING S", "INVAL/MIN", "TTL S")
+COLUMNS = (
+    "VIEW",
+    "READS",
+    "HIT %",
+    "MEMORY",
+    "REDIS",
+    "LOADS",
+    "ERRORS",
+    "MS/LOAD",
+    "P95",
+    "LOADING S",
+    "INVAL/MIN",
+    "TTL S",
+)
 
 
 def main(asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -39,6 +52,7 @@ def _cells(row: ViewRow) -> tuple[str | int | float | None, ...]:
         row.loads,
         row.errors,
         None if row.load_ms is None else round(row.load_ms, 1),
+        "> 10000" if row.load_p95_ms == -1 else row.load_p95_ms,
         round(row.cost_ms / 1000, 1),
         round(row.invalidations, 1),
         None if row.ttl_ms is None else row.ttl_ms / 1000,
