@@ -94,10 +94,15 @@ async def shop(connect: Connect) -> Shop:
     return shop
 
 
+def entry_of(shop: Shop, user_id: int, kind: str = "open") -> str:
+    """Return what a call's value is stored under."""
+    followed = next(each for each in shop.predictor._followed if each.view is shop.orders)
+    return followed.entry_of((followed.known.number, user_id, kind))
+
+
 async def gone(shop: Shop, user_id: int, kind: str = "open") -> None:
     """Let an entry expire, here and in Redis."""
-    followed = next(each for each in shop.predictor._followed if each.view is shop.orders)
-    entry = followed.entry_of((followed.known.number, user_id, kind))
+    entry = entry_of(shop, user_id, kind)
     await shop.cache.client.entries.call("DEL", entry, key=entry)
     shop.has_expired()
 
@@ -436,6 +441,17 @@ async def test_what_another_process_reads_counts_here(connect: Connect, until: U
     assert (here.orders.stats.ahead_used, here.orders.stats.shadow_right) == (1, 1)
     await visited(here, 9)
     await there.orders(9, "open")
+    entry = entry_of(there, 9)
+
+    async def left_ms() -> int:
+        return int(await there.cache.client.entries.call("PTTL", entry, key=entry))
+
+    whole_ms = await left_ms()
+
+    async def has_aged() -> bool:
+        return await left_ms() < whole_ms - 1
+
+    await until(has_aged, "Redis counts its age in whole milliseconds")
     await here.cart(9)
     (ready,) = people.get(("user_id", 9)).expected.values()  # type: ignore[union-attr] # known
     assert await predictor._elsewhere(ready, now_s()) is FoundElsewhere.READY

@@ -233,6 +233,22 @@ async def test_events_arrive_while_one_watches(chrome: Browser, busy: Site) -> N
         await expect(line).to_contain_text(text)
 
 
+async def test_who_presses_ctrl_k_types_on_at_once(chrome: Browser, busy: Site) -> None:
+    """Not a letter is lost, however slowly the script of the search comes."""
+    page = await opened(chrome, busy)
+
+    async def slowly(route: Route) -> None:
+        await asyncio.sleep(1.0)
+        await route.continue_()
+
+    await page.route("**/search.js", slowly)
+    await page.reload()
+    await expect(page.locator("#age")).to_have_text("live")
+    await page.keyboard.press("Control+k")
+    await page.keyboard.type("market:")
+    await expect(page.get_by_role("combobox", name="Find anything")).to_have_value("market:")
+
+
 EVIL = "<img src=x onerror=document.title='owned'>\u202e\x07" + "x" * 3000
 
 

@@ -4,6 +4,7 @@ import { ask } from "./api.js";
 import { html, show } from "./dom.js";
 import { TABS, href, refine, route } from "./route.js";
 import { ago, confirmed, setTime, serverNow, shared, toast } from "./parts.js";
+import { openSearch } from "./search.js";
 import { clock, count } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
@@ -174,15 +175,11 @@ document.addEventListener("input", ({ target }) => {
   typing = setTimeout(() => refine({ [target.name]: target.value }), 150);
 });
 
-async function find(text = "") {
-  (await import("./search.js")).open($("finder"), text);
-}
-
 document.addEventListener("keydown", (event) => {
   const typed = event.target.closest("input, select, textarea, dialog");
   if ((event.key === "k" && (event.ctrlKey || event.metaKey)) || (event.key === "/" && !typed)) {
     event.preventDefault();
-    find();
+    openSearch($("finder")); // at once: whoever presses Ctrl-K types on
   }
 });
 
@@ -200,9 +197,8 @@ async function enter() {
 }
 
 await enter();
-$("search").addEventListener("click", () => find());
+$("search").addEventListener("click", () => openSearch($("finder")));
 addEventListener("hashchange", go);
-(window.requestIdleCallback ?? setTimeout)(() => import("./search.js")); // whoever presses Ctrl-K types on at once
 document.addEventListener("visibilitychange", () => { if (!document.hidden && screen) refresh(); });
 setInterval(drawAge, 1000);
 await go();

@@ -19,13 +19,12 @@ const PLACES = {
 
 let found = [], chosen = 0, asked = 0, timer = 0;
 
-export function open(dialog, text) {
+export function openSearch(dialog) {
   if (dialog.open) return;
   dialog.shown = null;
   show(dialog, html`<form method="dialog"><input type="search" name="find" role="combobox" aria-expanded="true" aria-controls="found" aria-autocomplete="list" aria-label="Find anything by a piece of its name" placeholder="view, key, tag, event id, user, job, lock, process" autocomplete="off" spellcheck="false"></form><ul id="found" role="listbox" aria-label="What was found"></ul><p class="soft" id="found-hint">Enter opens, ↑ ↓ choose, Esc closes.</p>`);
   const input = dialog.querySelector("input");
   dialog.showModal();
-  input.value = text;
   input.focus();
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => look(dialog, input.value), 120); });
   input.addEventListener("keydown", (event) => {
@@ -45,7 +44,7 @@ export function open(dialog, text) {
     const row = event.target.closest("[data-at]");
     if (row) leave(dialog, found[Number(row.dataset.at)]);
   });
-  look(dialog, text);
+  look(dialog, "");
 }
 
 async function look(dialog, text) {
