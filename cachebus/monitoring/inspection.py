@@ -23,6 +23,13 @@ from cachebus.templates import stored_name
 LONGEST_BEGINNING = 60
 """Of a long key, no more of it stands in the name it is stored under."""
 
+LOADED_FOR = {
+    "": "for a reader who waited",
+    "refresh": "to renew it; no reader waited",
+    "warm": "to warm it, before anybody asked",
+}
+"""By what the header of an entry says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -37,6 +44,13 @@ class Copy:
     """Scopes invalidated after it was born, and when; empty: it is valid."""
     ahead: LoadedAhead | None = None
     """Why it was loaded before anybody asked; None where it was not."""
+
+    @property
+    def loaded_for(self) -> str:
+        """Whom it was loaded for, in words."""
+        if self.ahead is not None:
+            return "for a read that was expected"
+        return LOADED_FOR.get(self.entry.header.purpose, "")
 
     @property
     def value(self) -> Any:

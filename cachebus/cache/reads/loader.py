@@ -75,7 +75,7 @@ class Loader:
             loaded, validator = await self._run(call, load, found.data if found is not None else None)
             load_ms = (time.perf_counter() - started) * 1000
             try:
-                packed = self._packed(call, loaded, born, load_ms, validator)
+                packed = self._packed(call, loaded, flight, load_ms, validator)
             except NotCacheable as refused:
                 call.stats.loaded(flight.purpose, load_ms, 0)
                 self._report(call, refused)
@@ -120,7 +120,8 @@ class Loader:
         freshness = self._freshness
         if freshness.judge(born, call.scopes, heard=True, moment=moment) is Verdict.INVALID:
             return False
-        data, header = self._pack(call, payload, born, call.policy.ttl_ms, 0.0, call.tags)
+        header = Header(call.policy.life_ms(call.policy.ttl_ms, draw()), call.policy.grace_ms, 0.0, call.tags)
+        data = pack(payload, born, header, call.key)
         as_of: Born | None = born
         if self._entries is None:
             held = self._memory.held.get(call.key)
@@ -177,7 +178,7 @@ class Loader:
             value = before.value
         return value, validator
 
-    def _packed(self, call: Call, loaded: Any, born: Born, load_ms: float, validator: str) -> Packed:
+    def _packed(self, call: Call, loaded: Any, flight: Flight, load_ms: float, validator: str) -> Packed:
         """Return what the function returned as every caller will see it, and as it is stored. Raises: NotCacheable."""
         value, payload = call.codec.settle(loaded)
         try:
@@ -185,7 +186,16 @@ class Loader:
             kept = call.keep is None or bool(call.keep(value))
         except Exception as failed:  # the view's own functions of the value
             raise NotCacheable(f"{call.codec.what}: no ttl or tags for this value: {failed!r}") from failed
-        data, header = self._pack(call, payload, born, ttl_ms, load_ms, tags, validator)
+        assert flight.born is not None  # noqa: S101 - set when the load began
+        header = Header(
+            call.policy.life_ms(ttl_ms, draw()),
+            call.policy.grace_ms,
+            round(load_ms, 1),
+            tags,
+            validator=validator,
+            purpose="" if flight.purpose is Purpose.READ else flight.purpose.value,
+        )
+        data = pack(payload, flight.born, header, call.key)
         scopes = call.scopes if tags == call.tags else scopes_of(call.key, tags)
         return Packed(value, payload, data, header, scopes, kept)
 
@@ -206,20 +216,6 @@ class Loader:
                 self._reported.clear()
             self._reported.add(name)
             log.warning("%s; the value is served and not stored (key %s)", refused, call.key)
-
-    def _pack(  # noqa: PLR0913, PLR0917 - one entry, described in one place
-        self,
-        call: Call,
-        payload: bytes,
-        born: Born,
-        ttl_ms: int,
-        load_ms: float,
-        tags: tuple[str, ...],
-        validator: str = "",
-    ) -> tuple[bytes, Header]:
-        life_ms = call.policy.life_ms(ttl_ms, draw())
-        header = Header(life_ms, call.policy.grace_ms, round(load_ms, 1), tags, validator=validator)
-        return pack(payload, born, header, call.key), header
 
     async def _fill(self, call: Call, ask: Ask, data: bytes, life_ms: int, born: Born) -> bool:
         """Store and give the lease back; False where it must still be given back."""

@@ -59,6 +59,8 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     encoding: int = Encoding.RAW
     validator: str = ""
     """What its source tells versions of the value apart by, for a conditional load."""
+    purpose: str = ""
+    """What it was loaded for, for people who look: `refresh`, `warm`; '' for a reader who waited, or what was set."""
 
 
 class Entry(msgspec.Struct, frozen=True):

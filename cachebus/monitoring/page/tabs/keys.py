@@ -74,8 +74,10 @@ class EntryShown(msgspec.Struct, frozen=True, kw_only=True):
     raw_bytes: int
     value: str
     cut: bool
+    loaded_for: str
+    """Whom it was loaded for, in words; '' for a value that was set."""
     loaded_ahead: str
-    """Why it was loaded before anybody asked, and whether that was of use; '' where it was not."""
+    """Why the read was expected, and whether that was of use; '' where it was not."""
 
 
 class KeyShown(msgspec.Struct, frozen=True):
@@ -197,6 +199,7 @@ def _entry(copy: Copy, causes: Mapping[int, tuple[list[str], list[str]]], now_us
         raw_bytes=len(copy.entry.payload),
         value=value[:LONGEST_VALUE],
         cut=len(value) > LONGEST_VALUE,
+        loaded_for=copy.loaded_for if copy.views or header.load_ms else "",
         loaded_ahead=str(copy.ahead or ""),
     )
 

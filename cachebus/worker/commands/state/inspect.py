@@ -60,7 +60,7 @@ def _lines(copy: Copy, now_us: int) -> list[str]:
         f"  fresh for   {fresh_ms / 1000:.1f} s{stale}",
         f"  tags        {', '.join(header.tags) or '-'}",
         f"  size        {copy.stored_bytes:,} bytes stored, {len(copy.entry.payload):,} unpacked",
-        f"  load took   {header.load_ms:.1f} ms",
+        f"  load took   {header.load_ms:.1f} ms, {copy.loaded_for}",
         *([f"  why         loaded ahead: {copy.ahead}"] if copy.ahead is not None else []),
         f"  value       {value}",
     ]
@@ -78,6 +78,7 @@ def _plain(copy: Copy, now_us: int) -> dict[str, Any]:
         "tags": header.tags,
         "stored_bytes": copy.stored_bytes,
         "load_ms": header.load_ms,
+        "loaded_for": header.purpose or "read",
         "loaded_ahead": copy.ahead and {**msgspec.to_builtins(copy.ahead), "says": str(copy.ahead)},
         "value": copy.value,
     }
