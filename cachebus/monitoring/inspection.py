@@ -24,7 +24,7 @@ LONGEST_BEGINNING = 60
 """Of a long key, no more of it stands in the name it is stored under."""
 
 LOADED_FOR = {
-    "": "for a reader who waited",
+    "": "for a caller who waited",
     "refresh": "to renew it; no reader waited",
     "warm": "to warm it, before anybody asked",
 }

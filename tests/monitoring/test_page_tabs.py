@@ -258,17 +258,18 @@ async def test_a_key_is_loaded_anew(shop: Site, admin: httpx.AsyncClient) -> Non
 
 
 async def test_an_entry_says_whom_it_was_loaded_for(shop: Site, browser: httpx.AsyncClient) -> None:
-    """A reader, a warming, a renewal; what was set was not loaded."""
+    """A caller, a warming, a renewal after an event; what was set was not loaded."""
     view = shop.cache.views[SUMMARY]
     await view(1)
     await view.warm(2)
-    await view.refresh(3)
+    with shop.cache.reading(fresh_after=await shop.cache.invalidate(tags=["user:3"])):  # as an event's `Refresh` does
+        await view.warm(3)
     await shop.cache.set("draft:7", "text")
     said = []
     for key in ("portfolio:1:summary", "portfolio:2:summary", "portfolio:3:summary", "draft:7"):
         (copy,) = (await data(browser, "key", key=key))["copies"]
         said.append(copy["loaded_for"].partition(",")[0].partition(";")[0])
-    assert said == ["for a reader who waited", "to warm it", "to renew it", ""]
+    assert said == ["for a caller who waited", "to warm it", "to renew it", ""]
 
 
 async def test_anything_is_found_by_a_piece_of_its_name(shop: Site, browser: httpx.AsyncClient) -> None:

@@ -60,7 +60,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     validator: str = ""
     """What its source tells versions of the value apart by, for a conditional load."""
     purpose: str = ""
-    """What it was loaded for, for people who look: `refresh`, `warm`; '' for a reader who waited, or what was set."""
+    """What it was loaded for, for people who look: `refresh`, `warm`; '' for a caller who waited, or what was set."""
 
 
 class Entry(msgspec.Struct, frozen=True):
