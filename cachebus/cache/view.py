@@ -133,10 +133,11 @@ class View(Generic[P, R]):
             held = reader.memory.held.get(self.key(*args, **kwargs) if kwargs else self.key(*args))  # type: ignore[call-arg]
         except TypeError as wrong:
             raise self.binding.misfit(args, kwargs) or wrong from None
+        freshness = reader.freshness
         # In time, in a process that hears of invalidations, and of none since it was last looked at.
-        if held is None or (now := now_s()) >= held.early_at or now - reader.freshness.heard_at > TRUST_S:
+        if held is None or (now := now_s()) >= held.early_at or now - freshness.heard_at > TRUST_S:
             return None
-        return held if held.checked == reader.freshness.version or reader.memory.looks_valid(held) else None
+        return held if held.checked == freshness.version or freshness.holds(held) else None
 
     def take(self, held: CachedValue) -> R:
         """Return the value of a hit as this caller may keep it, and count it."""

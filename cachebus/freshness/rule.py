@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from itertools import count
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from cachebus.freshness.clock import Born, is_queued, parse_clock
 
@@ -47,6 +47,20 @@ class Record(NamedTuple):
     """The key of a plain value that was set: copies of it in memory are old."""
 
 
+class Held(Protocol):
+    """A value in memory, as far as the rule looks at it."""
+
+    checked: int
+    """The `version` at which it was last found to hold: it need not be looked at again while that is the same."""
+
+    @property
+    def as_of(self) -> Born: ...
+    @property
+    def scopes(self) -> tuple[str, ...]: ...
+    @property
+    def moment(self) -> int | None: ...
+
+
 class Freshness:
     """One process's table of scope clocks, complete since `since`, in one era."""
 
@@ -66,9 +80,7 @@ class Freshness:
 
         No two tables of a process share one: a `Call` outlives a connection, and remembers what it looked up by it.
         """
-        self._young: dict[str, int] = {}
-        self._older: dict[str, int] = {}
-        """The table, in two generations: to forget what is oldest is to drop one. Who looks does so in this order."""
+        self._keep({}, {})
         self._older_until = 0
         self._replaced: dict[str, int] = {}
         self._replaced_since = 0
@@ -135,7 +147,8 @@ class Freshness:
 
     def enter(self, era: str, clock: int, since: int, newest: Mapping[str, int]) -> None:
         """Begin in another era: whatever was known is void. Only the handshake of a new connection leads here."""
-        self.era, self.seen, self._older, self._young = era, 0, {}, {}
+        self.era, self.seen = era, 0
+        self._keep({}, {})
         self.since = 0
         self.lost()
         self.resync(clock, since, newest)
@@ -152,7 +165,8 @@ class Freshness:
         self.since = max(self.since, since) if self.since > clock else since  # what was forgotten beyond it stays so
         known = {**self._older, **self._young}
         own = {scope: max(last, newest.get(scope, 0)) for scope, last in known.items() if last > clock}
-        self._older, self._older_until, self._young = {}, 0, {**newest, **own}
+        self._older_until = 0
+        self._keep({}, {**newest, **own})
         self.version += 1
 
     # -- plain values that were set ---------------------------------------------------------------------------------
@@ -222,18 +236,24 @@ class Freshness:
             return Verdict.INVALID
         return Verdict.VALID if heard and born.number >= self.since else Verdict.ASK
 
-    def holds(self, born: Born, scopes: Iterable[str], moment: int | None) -> bool:
-        """Return whether `judge` says VALID of a value, where the table is trusted. For hits in memory.
+    def holds(self, held: Held) -> bool:
+        """Return whether `judge` says VALID of what memory holds, where the table is trusted; note when that was so.
 
         Most scopes are not in the table, which is found out for all of them at once and costs half of looking each up.
-        What is looked at, and in which order, is as there: other threads may change it meanwhile.
+        Any thread may ask: the version is read before the table, what may have left the table after it, the era last.
         """
-        if (self._pending and self._is_queued_after(scopes, moment)) or born.era != self.era:
+        version, born, scopes = self.version, held.as_of, held.scopes
+        if self._pending and self._is_queued_after(scopes, held.moment):
             return False
-        is_named = not (self._young.keys().isdisjoint(scopes) and self._older.keys().isdisjoint(scopes))
+        is_named = not self._young_names.isdisjoint(scopes) or (
+            self._older and not self._older_names.isdisjoint(scopes)
+        )
         if is_named and born.number < self.latest(scopes):
             return False
-        return born.number >= self.since
+        if born.number < self.since or born.era != self.era:
+            return False
+        held.checked = version
+        return True
 
     def is_overtaken(self, born: Born, late_scopes: Iterable[str], came_at: int) -> bool:
         """Return whether a load that was joined is too old for a caller who came when `seen` was *came_at*.
@@ -270,8 +290,16 @@ class Freshness:
         In this order, because other threads may be looking: what is no longer in the table is older than `since`.
         """
         self.since = max(self.since, self._older_until)
-        self._older, self._older_until = self._young, self.seen
-        self._young = {}
+        self._older_until = self.seen
+        self._keep(self._young, {})
+
+    def _keep(self, older: dict[str, int], young: dict[str, int]) -> None:
+        """Take these for the table: two generations, so that to forget what is oldest is to drop one.
+
+        Whoever looks does so in the other order. The views of their keys are kept: to make one costs half a look.
+        """
+        self._older, self._older_names = older, older.keys()
+        self._young, self._young_names = young, young.keys()
 
 
 class LedgerAnswer(NamedTuple):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +15,16 @@ from cachebus.freshness.clock import Born
 from cachebus.freshness.rule import Freshness, Verdict
 
 ERA = "e" * 16
+
+
+@dataclass
+class InMemory:
+    """What the rule sees of a value in memory."""
+
+    as_of: Born
+    scopes: tuple[str, ...]
+    moment: int | None
+    checked: int = -1
 
 
 @given(scopes=st.lists(st.integers(0, 40), max_size=200), born=st.integers(0, 220), asked=st.integers(0, 40))
@@ -53,9 +65,25 @@ def test_a_hit_in_memory_is_judged_as_everything_else(
             freshness.invalidated([f"t:{scope}"], clock)
         for scope in queued:
             freshness.queued([f"t:{scope}"])
-    named = tuple(f"t:{scope}" for scope in scopes)
-    said = freshness.judge(Born(*born), named, heard=True, moment=moment)
-    assert freshness.holds(Born(*born), named, moment) == (said is Verdict.VALID)
+    held = InMemory(Born(*born), tuple(f"t:{scope}" for scope in scopes), moment)
+    said = freshness.judge(held.as_of, held.scopes, heard=True, moment=moment)
+    assert freshness.holds(held) == (said is Verdict.VALID)
+    assert held.checked == (freshness.version if said is Verdict.VALID else -1)
+
+
+def test_another_thread_serves_nothing_of_an_era_that_ends_while_it_looks() -> None:
+    """Its table is empty then; what it had said of the value is forgotten."""
+    freshness = Freshness(ERA)
+    freshness.invalidated(["t:1"], 10)
+
+    class Meanwhile(tuple[str, ...]):
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[str]:
+            freshness.enter("f" * 16, 20, 0, {})
+            return super().__iter__()
+
+    assert not freshness.holds(InMemory(Born(5, ERA), Meanwhile(["t:1"]), None))
 
 
 def test_the_newest_half_is_never_forgotten() -> None:

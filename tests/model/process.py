@@ -34,6 +34,13 @@ class Weakened(Freshness):
         self.version = 0
         self.lost()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.endswith("_names")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._keep(self._older, self._young)  # its views of their keys cannot be pickled
+
     def lost(self) -> None:
         """Trust nothing."""
         if "lost" not in self.off or self.last_heard_at == float("-inf"):

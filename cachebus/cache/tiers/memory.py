@@ -107,23 +107,12 @@ class Memory:
         late_ms = (now_s() - held.fresh_until) * 1000
         return self.is_valid(held) and late_ms < max(policy.stale_if_error_ms, policy.stale_ms)
 
-    def looks_valid(self, held: CachedValue) -> bool:
-        """Look again, after an invalidation of anything, at a value that is in time; note that it was valid.
-
-        For a process whose table is trusted. Any thread: the version is read before the table.
-        """
-        version = self.freshness.version
-        if not self.freshness.holds(held.as_of, held.scopes, held.moment):
-            return False
-        held.checked = version
-        return True
-
     def plain(self, key: str, now: float) -> CachedValue | None:
         """Return what is held of a plain value, if it may be served as it is. No round trip."""
         held, freshness = self.held.get(key), self.freshness
         if held is None or now >= held.early_at or not freshness.hears(now):
             return None
-        if held.checked != freshness.version and not self.looks_valid(held):
+        if held.checked != freshness.version and not freshness.holds(held):
             return None
         if self._ledger is not None and held.as_of.number < freshness.replaced_at(key):
             return None
@@ -131,7 +120,7 @@ class Memory:
 
     def is_valid(self, held: CachedValue) -> bool:
         """Return whether this process knows of nothing that invalidated it, and would."""
-        return self.freshness.holds(held.as_of, held.scopes, held.moment)
+        return self.freshness.holds(held)
 
     def put(  # noqa: PLR0913 - one record, described in one place
         self,
