@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,6 +20,7 @@ from cachebus.cache.stats import CacheStats, ViewStats
 from cachebus.cache.tiers.memory import Memory
 from cachebus.cache.tiers.redis import Entries
 from cachebus.cache.tiers.s3fifo import S3Fifo
+from cachebus.cache.upkeep.answers import copies_in
 from cachebus.cache.upkeep.declarations import Declarations, Declared
 from cachebus.cache.upkeep.lives import Lives
 from cachebus.cache.upkeep.popularity import Popularity
@@ -188,6 +190,7 @@ class Runtime:
             memory.store.ended = lives.ended
             self.freshness.watchers = (*self.freshness.watchers, self.recorder.invalidated)
             loader.loaded = (lives.loaded, self.recorder.loaded)
+            self.client.tellers["memory"].append(partial(copies_in, memory))
             self.reporter = Reporter(
                 self.client,
                 stats,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, Self, TypeVar, cast
 
 from cachebus.clock import now_s
@@ -83,6 +85,8 @@ class Client:
         """Where fills announce themselves: on the entries' server."""
         self.refusals = Refusals()
         """Which reads are refused, for whoever shows how the cache is."""
+        self.tellers: defaultdict[str, list[Callable[[str], Iterable[Any]]]] = defaultdict(list)
+        """By topic: what tells, of a name that somebody asks for, what this process knows, as plain data or Structs."""
         self._offset_us = 0
 
     @property

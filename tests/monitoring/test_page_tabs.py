@@ -19,8 +19,10 @@ from cachebus.monitoring.advice.analysis import report_key
 from cachebus.monitoring.advice.computing import Analysable, report_of
 from cachebus.monitoring.audit import Audit
 from cachebus.monitoring.page.window import FigureWindow
+from tests.conftest import Connect
+from tests.monitoring.test_page_history import reporter
 from tests.monitoring.test_recording import record
-from tests.support.page_site import SUMMARY, Site, fail_mails, flushed
+from tests.support.page_site import SUMMARY, Site, declare, fail_mails, flushed
 from tests.support.waiting import until
 
 
@@ -255,6 +257,35 @@ async def test_a_key_is_loaded_anew(shop: Site, admin: httpx.AsyncClient) -> Non
     assert answer.json()["done"].startswith("draft:7: made old")
     assert not (await data(admin, "key", key="draft:7"))["copies"][0]["valid"]
     assert (await admin.post("/page/api/keys/refresh", json={"key": ""})).status_code == 400
+
+
+async def test_processes_say_what_they_hold_in_memory(shop: Site, browser: httpx.AsyncClient, connect: Connect) -> None:
+    """Each with its next report, once somebody has asked: those that have it, since when, and those that have not."""
+    view = shop.cache.views[SUMMARY]
+    other, without = await connect(), await connect()
+    for cache in (other, without):
+        declare(cache)
+    for process in (view, view, other.views[SUMMARY], without.views["market:{symbol}:quote"]):
+        await process(7) if process.name == SUMMARY else await process("AAPL")
+    caches = (shop.cache, other, without)
+    for number, cache in enumerate(caches):
+        reporter(cache)._name = f"web.{number}"  # three processes in one
+
+    async def held() -> dict[str, list[tuple[bool, bool]]]:
+        told = (await data(browser, "key", key="portfolio:7:summary"))["memory"]
+        assert all(0 <= copy["age_ms"] < 60_000 for each in told for copy in each["told"])
+        return {each["process"]: [(copy["valid"], copy["read"]) for copy in each["told"]] for each in told}
+
+    await flushed(*caches)
+    assert await held() == {}
+    await flushed(*caches)
+    assert await held() == {"web.0": [(True, True)], "web.1": [(True, False)], "web.2": []}
+    await shop.cache.invalidate(tags=["user:7"])
+    await flushed(shop.cache)
+    assert (await held())["web.0"] == [(False, True)]
+    names = [shop.cache.client.names.bus("asked"), *await shop.cache.client.store.call("KEYS", "*:answers:*")]
+    for name in names:
+        assert 0 < await shop.cache.client.store.call("TTL", name) <= 60
 
 
 async def test_an_entry_says_whom_it_was_loaded_for(shop: Site, browser: httpx.AsyncClient) -> None:

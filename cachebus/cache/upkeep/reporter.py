@@ -21,6 +21,7 @@ from typing import Protocol
 import msgspec
 
 from cachebus.cache.stats import CacheStats, ViewStats
+from cachebus.cache.upkeep.answers import MOST_ASKED, answer, asked_key
 from cachebus.cache.upkeep.lives import TAGGED
 from cachebus.cache.upkeep.reach import Reach, Tagged, Under
 from cachebus.errors import ServerError
@@ -232,9 +233,11 @@ class Reporter:
             if self._release and not self._told:
                 await self._mark()
             wanted: bytes | None = None
+            questions: list[bytes] = []
             for first in range(0, max(1, len(new)), PAIRS_AT_ONCE):
-                wanted = await self._note(new[first : first + PAIRS_AT_ONCE])
+                wanted, questions = await self._note(new[first : first + PAIRS_AT_ONCE])
             self._told = True
+            await answer(self._client, self._name, questions)
             if self._follow is not None:
                 await self._follow(wanted)
             return await self._leave() if last else True
@@ -242,7 +245,7 @@ class Reporter:
             log.debug("history: %s", away)
             return False
 
-    async def _note(self, pairs: list[tuple[str, int]]) -> bytes | None:
+    async def _note(self, pairs: list[tuple[str, int]]) -> tuple[bytes | None, list[bytes]]:
         names, now_us = self._client.names, self._client.now_us()
         second = now_us // 1_000_000
         keys = (
@@ -250,6 +253,7 @@ class Reporter:
             names.bus("history", "hour", str(second - second % 3600)),
             names.bus("processes"),
             names.bus("recording"),
+            asked_key(self._client),
         )
         stats = self._stats()
         report = ProcessReport(
@@ -268,10 +272,10 @@ class Reporter:
             import_module("cachebus").__version__,
         )
         fixed = (MINUTE_TTL_S, HOUR_TTL_S, PROCESSES_TTL_S, self._name, msgspec.json.encode(report))
-        wanted: bytes | None = await self._client.store.run(
-            "cache/upkeep/note_history", keys, (*fixed, *(part for pair in pairs for part in pair))
+        wanted, questions = await self._client.store.run(
+            "cache/upkeep/note_history", keys, (*fixed, MOST_ASKED, *(part for pair in pairs for part in pair))
         )
-        return wanted
+        return wanted, questions
 
     async def _mark(self) -> None:
         """Note when this release was first seen. Three commands, once in the life of a process."""

@@ -1,17 +1,18 @@
 -- note_history: add what one process counted since it last said so, and what it is like now.
--- KEYS[1] this minute's counters   KEYS[2] this hour's   KEYS[3] processes   KEYS[4] recording
+-- KEYS[1] this minute's counters   KEYS[2] this hour's   KEYS[3] processes   KEYS[4] recording   KEYS[5] what is asked
 -- ARGV[1] TTL of a minute, s   ARGV[2] TTL of an hour, s   ARGV[3] TTL of the list of processes, s
--- ARGV[4] name of the process   ARGV[5] its report   ARGV[6..] counter, what to add
--- returns what somebody wants to be recorded, JSON; nil where nobody does
+-- ARGV[4] name of the process   ARGV[5] its report   ARGV[6] most questions   ARGV[7..] counter, what to add
+-- returns {what somebody wants to be recorded, JSON, nil where nobody does; questions, the newest first}
 local minute, hour, processes, recording = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-for at = 6, #ARGV, 2 do
+for at = 7, #ARGV, 2 do
   redis.call('HINCRBY', minute, ARGV[at], ARGV[at + 1])
   redis.call('HINCRBY', hour, ARGV[at], ARGV[at + 1])
 end
-if #ARGV > 5 then
+if #ARGV > 6 then
   redis.call('EXPIRE', minute, ARGV[1])
   redis.call('EXPIRE', hour, ARGV[2])
 end
 redis.call('HSET', processes, ARGV[4], ARGV[5])
 redis.call('EXPIRE', processes, ARGV[3])
-return redis.call('HGET', recording, 'wanted')
+local asked = redis.pcall('ZREVRANGE', KEYS[5], 0, ARGV[6] - 1)
+return { redis.call('HGET', recording, 'wanted'), asked.err and {} or asked }

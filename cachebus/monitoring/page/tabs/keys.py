@@ -11,6 +11,7 @@ import msgspec
 
 from cachebus.cache.cache import Cache
 from cachebus.cache.tiers.entry import FIRST_BYTES, stub
+from cachebus.cache.upkeep.answers import MemoryCopy, Told, ask
 from cachebus.cache.upkeep.reach import pattern_of
 from cachebus.cache.view import View
 from cachebus.errors import ConfigurationError
@@ -89,6 +90,8 @@ class KeyShown(msgspec.Struct, frozen=True):
     """Whether this process has the view, and so can load it."""
     views: list[str]
     """Those that would read it."""
+    memory: list[Told[MemoryCopy]] = []
+    """What each process holds of it, as far as they have answered: they do within ten seconds."""
 
 
 async def show_keys(cache: Cache, purge: Purge) -> KeysShown:
@@ -130,7 +133,7 @@ async def show_key(cache: Cache, key: str) -> KeyShown:
     """Return what is stored under a key. Raises: ServerError."""
     if not key:
         return KeyShown(key, [], refreshable=False, views=[])
-    found = await copies(cache, key)
+    found, memory = await asyncio.gather(copies(cache, key), ask(cache.client, f"memory {key}", MemoryCopy))
     causes = await _causes(cache, {clock for copy in found for clock in copy.invalidated_by.values()})
     now_us = cache.client.now_us()
     views = [name for name in cache.views if pattern_of(name).fullmatch(key)]
@@ -139,6 +142,7 @@ async def show_key(cache: Cache, key: str) -> KeyShown:
         [_entry(copy, causes, now_us) for copy in found],
         refreshable=call_of(cache, key) is not None,
         views=views,
+        memory=memory,
     )
 
 

@@ -44,9 +44,16 @@ const kept = (found) => html`<dl class="facts">${["entries", "sessions", "letter
 function entry(name) {
   return {
     key: `key ${name}`, every: 3000, path: `key${query({ key: name })}`,
-    draw: ({ copies, refreshable, views }) => html`<p class="crumb"><a href="${href("keys")}">Keys</a> /</p><section class="card">${head(html`<span class="mono">${name}</span>`, html`${button(refreshable ? "Refresh" : "Make old", "keys/refresh", { key: name })}${button("Purge", "purge", { kind: "key", name }, { title: `Purge key ${name}?`, text: "Its next read loads it again.", yes: "Purge" }, "danger")}`, 1)}
-<p class="soft">read by ${views.length ? views.map((view) => html`<a class="mono" href="${href("views", view)}">${view}</a> `) : "no view that this process knows"}</p>${copies.length ? copies.map(copy) : none("Nothing is stored under this key in Redis.")}</section>`,
+    draw: ({ copies, refreshable, views, memory }) => html`<p class="crumb"><a href="${href("keys")}">Keys</a> /</p><section class="card">${head(html`<span class="mono">${name}</span>`, html`${button(refreshable ? "Refresh" : "Make old", "keys/refresh", { key: name })}${button("Purge", "purge", { kind: "key", name }, { title: `Purge key ${name}?`, text: "Its next read loads it again.", yes: "Purge" }, "danger")}`, 1)}
+<p class="soft">read by ${views.length ? views.map((view) => html`<a class="mono" href="${href("views", view)}">${view}</a> `) : "no view that this process knows"}</p>${copies.length ? copies.map(copy) : none("Nothing is stored under this key in Redis.")}</section>${inMemory(memory)}`,
   };
+}
+
+/** Who holds it: processes answer with their next report, each of them within ten seconds. */
+function inMemory(told) {
+  const rows = told.flatMap(({ process, at_us, told: copies }) => copies.map((each) => ({ key: `${process} ${each.view}`, cells: [html`<a class="mono" href="${href("machine", "", { process })}">${process}</a>`, each.valid ? (each.fresh_ms < 0 ? chip("warn", "stale") : chip("ok", "valid")) : chip("warn", "made old"), `${span(each.age_ms)} before`, each.fresh_ms > 0 ? `${span(each.fresh_ms)} more` : `ended ${span(-each.fresh_ms)} before`, each.read ? "yes" : "no", ago(at_us / 1000)] })));
+  const said = told.length ? `${number(rows.length, "copy", "copies")}; ${number(told.length, "process", "processes")} answered` : "asked; each process answers within ten seconds";
+  return html`<section class="card">${head("In memory", html`<span class="soft" role="status">${said}</span>`)}${rows.length ? table("In memory", [["Process", "name"], ["State"], ["Loaded", "num"], ["Fresh for", "num"], ["Read since", "num"], ["As of", "num"]], rows) : none(told.length ? "No process that answered holds it in memory." : "No answer yet. Processes with CACHE_REPORT=false or CACHE_QUIET answer nothing.")}</section>`;
 }
 
 function copy(each, at) {
