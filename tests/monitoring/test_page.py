@@ -371,7 +371,7 @@ async def test_a_user_is_logged_out_everywhere(shop: Site, admin: httpx.AsyncCli
 
 
 async def test_nothing_is_written_while_people_look(shop: Site, connect: Connect, browser: httpx.AsyncClient) -> None:
-    """Every figure together leaves no key behind."""
+    """Every figure together leaves no key behind but what processes are asked, and that ends within half a minute."""
     del connect
     await browser.get("/page/api/now")
     client = shop.cache.client
@@ -384,7 +384,9 @@ async def test_nothing_is_written_while_people_look(shop: Site, connect: Connect
     looks += ("keys?kind=tag&name=a", "key?key=a", "reach?kind=tag&name=a", "user?user=1", "limits", "machine")
     for path in (*looks, "advice", "audit", "find?q=a", "state"):
         assert (await browser.get(f"/page/api/{path}")).status_code == 200, path
-    assert await keys() - before == set()
+    asked = client.names.bus("asked")
+    assert await keys() - before == {asked.encode()}
+    assert 0 < await client.store.call("TTL", asked) <= 30
 
 
 async def test_the_page_works_on_the_stand_in_server() -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 from cachebus.cache.tiers.memory import Memory
 from cachebus.clock import now_s
+from cachebus.errors import ServerError
 from cachebus.redis.client import Client
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ GONE_US = 35_000_000
 """Processes answer every ten seconds; what is older than three and a half answers is of one that is gone."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class StoredAnswer(msgspec.Struct, frozen=True):
     """What one process says."""
 
     at_us: int
@@ -36,7 +37,7 @@ class Answer(msgspec.Struct, frozen=True):
     told: list[Any]
 
 
-class Told(msgspec.Struct, Generic[T], frozen=True):
+class FromProcess(msgspec.Struct, Generic[T], frozen=True):
     """What one process said lately."""
 
     process: str
@@ -59,24 +60,25 @@ class MemoryCopy(msgspec.Struct, frozen=True):
     """Whether somebody has read it since it came here."""
 
 
-async def ask(client: Client, question: str, kind: type[T]) -> list[Told[T]]:
+async def ask(client: Client, question: str, kind: type[T]) -> list[FromProcess[T]]:
     """Ask all processes, and return what they have answered by now: nothing the first time.
 
-    One shared round trip; whoever asks again sees more. Raises: ServerError.
+    Four round trips; whoever asks again sees more. Raises: ServerError.
     """
     asked, answers, now_us = asked_key(client), answers_key(client, question), client.now_us()
     call = client.store.call
-    await call("ZADD", asked, now_us, question)
-    await call("ZREMRANGEBYSCORE", asked, "-inf", now_us - ASKED_S * 1_000_000)
-    await call("EXPIRE", asked, ASKED_S)
+    with suppress(ServerError):  # full, or read only: what was answered before is shown all the same
+        await call("ZADD", asked, now_us, question)
+        await call("ZREMRANGEBYSCORE", asked, "-inf", now_us - ASKED_S * 1_000_000)
+        await call("EXPIRE", asked, ASKED_S)
     reply = await call("HGETALL", answers)
     found = []
     for process, said in zip(reply[::2], reply[1::2], strict=True):
         with suppress(msgspec.DecodeError, msgspec.ValidationError):  # of another version, or somebody else's
-            answer = msgspec.json.decode(said, type=Answer)
+            answer = msgspec.json.decode(said, type=StoredAnswer)
             if answer.at_us > now_us - GONE_US:
                 told = msgspec.convert(answer.told, list[kind])  # type: ignore[valid-type] # what the caller says
-                found.append(Told(process.decode(errors="replace"), answer.at_us, told))
+                found.append(FromProcess(process.decode(errors="replace"), answer.at_us, told))
     return sorted(found, key=lambda each: each.process)
 
 
@@ -88,7 +90,7 @@ async def answer(client: Client, process: str, questions: Iterable[bytes]) -> No
         if tellers := client.tellers.get(topic):
             told = [each for teller in tellers for each in teller(name)]
             key = answers_key(client, text)
-            await client.store.call("HSET", key, process, msgspec.json.encode(Answer(client.now_us(), told)))
+            await client.store.call("HSET", key, process, msgspec.json.encode(StoredAnswer(client.now_us(), told)))
             await client.store.call("EXPIRE", key, ANSWER_TTL_S)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from cachebus.cache.cache import Cache
 from cachebus.cache.tiers.entry import FIRST_BYTES, stub
-from cachebus.cache.upkeep.answers import MemoryCopy, Told, ask
+from cachebus.cache.upkeep.answers import FromProcess, MemoryCopy, ask
 from cachebus.cache.upkeep.reach import pattern_of
 from cachebus.cache.view import View
 from cachebus.errors import ConfigurationError
@@ -90,7 +90,7 @@ class KeyShown(msgspec.Struct, frozen=True):
     """Whether this process has the view, and so can load it."""
     views: list[str]
     """Those that would read it."""
-    memory: list[Told[MemoryCopy]] = []
+    memory: list[FromProcess[MemoryCopy]] = []
     """What each process holds of it, as far as they have answered: they do within ten seconds."""
 
 
