@@ -24,6 +24,7 @@ export function openSearch(dialog) {
   dialog.shown = null;
   show(dialog, html`<form method="dialog"><input type="search" name="find" role="combobox" aria-expanded="true" aria-controls="found" aria-autocomplete="list" aria-label="Find anything by a piece of its name" placeholder="view, key, tag, event id, user, job, lock, process" autocomplete="off" spellcheck="false"></form><ul id="found" role="listbox" aria-label="What was found"></ul><p class="soft" id="found-hint">Enter opens, ↑ ↓ choose, Esc closes.</p>`);
   const input = dialog.querySelector("input");
+  input.value = ""; // the element stays from one search to the next
   dialog.showModal();
   input.focus();
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => look(dialog, input.value), 120); });
