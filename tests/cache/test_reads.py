@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import secrets
-import socket
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Self
 from uuid import UUID
 
 import msgspec
@@ -20,6 +17,7 @@ from cachebus.redis.keyspace import Names
 from cachebus.testing import FakeClock
 from cachebus.testing.server import PrivateServer
 from tests.conftest import Connect
+from tests.support.sent_commands import Sent
 from tests.support.waiting import until
 
 
@@ -30,33 +28,6 @@ class Summary(msgspec.Struct, frozen=True):
     total: Decimal
     at: datetime.datetime
     id: UUID
-
-
-class Sent:
-    """How many commands that name *what* clients have sent since the last time it was asked. Those of scripts apart."""
-
-    def __init__(self, server: PrivateServer, what: str) -> None:
-        self._server, self._what = server, what.encode()
-        self._socket = socket.create_connection(("127.0.0.1", server.port))
-        self._socket.sendall(b"MONITOR\r\n")
-        self._lines = self._socket.makefile("rb")
-        assert self._lines.readline() == b"+OK\r\n"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._socket.close()
-
-    def count(self) -> int:
-        """Return how many there were."""
-        until = secrets.token_hex(8)
-        self._server.ask("ECHO", until)
-        lines: list[bytes] = []
-        while until.encode() not in (line := self._lines.readline()):
-            lines.append(line)
-        return sum(self._what in line and b" lua] " not in line for line in lines)
 
 
 async def test_a_value_comes_back_as_its_type_from_memory_and_from_redis(connect: Connect) -> None:
