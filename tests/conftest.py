@@ -9,9 +9,11 @@ import asyncio
 import re
 import secrets
 import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import cache as once
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ import pytest
 import pytest_asyncio
 
 from cachebus import Cache, CacheSettings, Client
+from cachebus.redis.cluster import Cluster
+from cachebus.redis.server import Node, Server
 from cachebus.testing import FaultProxy
 from cachebus.testing.server import PrivateServer
 
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
 
 ARCHITECTURE = Path(__file__).parents[1] / "ARCHITECTURE.md"
 ROW = re.compile(r"^\| (?P<names>`.*?) \|[^|]*\| (?P<ttl>[^|]*) \|", re.MULTILINE)
+PATIENCE_S = 20.0
+"""Only ever waited out by a test that fails."""
 Connect = Callable[..., Awaitable[Cache]]
 """`await connect()` is a connected cache; each is like another process of the same deployment."""
 
@@ -35,6 +41,23 @@ def pytest_configure() -> None:
     """Have programs that tests start hear Ctrl-C, also where the run itself was started in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for kind, method in ((Node, "call"), (Cluster, "call"), (Server, "run")):
+        setattr(kind, method, _patient(getattr(kind, method)))
+
+
+def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Let tests wait for what they ask a server: a busy machine may keep it for longer than reads have (250 ms).
+
+    What the library asks keeps its deadlines.
+    """
+
+    @wraps(call)
+    def asked(*command: Any, **options: Any) -> Any:
+        if sys._getframe(1).f_globals["__name__"].startswith("tests."):
+            options.setdefault("timeout_s", PATIENCE_S)
+        return call(*command, **options)
+
+    return asked
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ from cachebus.redis.embedded.loopback import HOST, ask
 from cachebus.redis.embedded.process import Kind, LocalServer, Program, Running
 
 START_TIMEOUT_S = 20.0
+ASK_TIMEOUT_S = 20.0
+"""Generous: a machine that runs tests on every core keeps a server waiting at times."""
 SLOTS = 16_384
 
 
@@ -64,7 +66,7 @@ class PrivateServer:
 
         Raises: CommandRefused for an error reply, OSError while the server is unavailable.
         """
-        return ask(self.port, *command)
+        return ask(self.port, *command, timeout_s=ASK_TIMEOUT_S)
 
     def log(self) -> str:
         """Return what the server printed since it was last started."""

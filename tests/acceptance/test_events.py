@@ -144,7 +144,12 @@ def test_a_handler_that_fails_is_retried_then_buried_then_replayed(
     code, said = ask(environment, "letters", "show", letter_id)
     assert code == 0
     assert "4 attempts" in said
-    told = [line for line in worker.lines if "order 3 cannot be taken" in line["message"]]
+
+    def about_it() -> list[dict[str, Any]]:
+        return [line for line in worker.lines if "order 3 cannot be taken" in line["message"]]
+
+    until(lambda: len(about_it()) >= 4, "the lines of the log")
+    told = about_it()
     assert [line["message"].partition(" of 2 at event")[0].partition(": event")[0] for line in told] == [
         "shop.orders.placed.order_placed: attempt 1",
         "dead-lettered (failed)",

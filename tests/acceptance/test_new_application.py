@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from tests.docs.tutorial import Tutorial
-from tests.support.browsing import PROGRAM
+from tests.support.browsing import PATIENCE_MS, PROGRAM
 from tests.support.worker_program import ROOT, WorkerProcess, until
 
 
@@ -80,9 +80,11 @@ def development(program: Path, shop: Path, *arguments: str) -> WorkerProcess:
 
 def signed_in(address: str, code: str) -> httpx.Client:
     """A browser that has followed the link: looks at the live page."""
-    entered = httpx.post(f"{address}/page/api/enter", json={"code": code}, headers={"Origin": address})
+    entered = httpx.post(f"{address}/page/api/enter", json={"code": code}, headers={"Origin": address}, timeout=30)
     assert entered.status_code == 200, entered.text
-    return httpx.Client(base_url=address, headers={"Cookie": entered.headers["set-cookie"].partition(";")[0]})
+    return httpx.Client(
+        base_url=address, headers={"Cookie": entered.headers["set-cookie"].partition(";")[0]}, timeout=30
+    )
 
 
 def test_a_new_application_runs_at_once(bare: Path, shop: Path) -> None:
@@ -201,6 +203,7 @@ def test_the_tutorial_does_what_it_says(bare: Path, tmp_path: Path) -> None:
     with Tutorial(tmp_path, port, free_ports()).followed("wheel", "install"):
         if PROGRAM is None:
             return
+        expect.set_options(timeout=PATIENCE_MS)
         with sync_playwright() as play:
             browser = play.chromium.launch(executable_path=PROGRAM, args=["--no-sandbox"])
             one, other = (browser.new_page() for _ in range(2))

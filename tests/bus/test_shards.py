@@ -38,11 +38,10 @@ def begin(event: Step) -> Effects:
         yield Publish("steps", Step(user, 0), key=f"user:{user}")
 
 
-def worker(client: Client, name: str) -> list[Consumer]:
+def worker(client: Client, name: str, lease: str = "600ms") -> list[Consumer]:
     """Return what a worker runs: a consumer for every shard."""
     return [
-        Consumer(client, [step, begin], shard=shard, shards=SHARDS, worker=name, lease="600ms")
-        for shard in range(SHARDS)
+        Consumer(client, [step, begin], shard=shard, shards=SHARDS, worker=name, lease=lease) for shard in range(SHARDS)
     ]
 
 
@@ -53,7 +52,7 @@ def held(consumers: list[Consumer]) -> int:
 
 async def test_shards_spread_over_the_workers_there_are(client: Client, until: Until) -> None:
     """A worker alone holds all; a second one is given half; when it dies the first takes over."""
-    first, second = worker(client, "first"), worker(client, "second")
+    first, second = worker(client, "first", "3s"), worker(client, "second", "3s")  # none is lost to a slow machine
     async with running(*first):
         await until(lambda: held(first) == SHARDS)
         async with running(*second) as tasks:

@@ -165,7 +165,8 @@ async def test_who_is_connected_is_told_when_the_gateway_is_cut_off(own_server: 
 
 async def test_a_hole_in_the_feed_is_told_to_everyone(site: Site) -> None:
     """A feed that began anew: every client hears recovered: false, and then the new messages."""
-    await site.broadcast("user:42", 3)
+    *_, newest = await site.broadcast("user:42", 3)
+    await until(lambda: site.gateway.hub.window.newest == newest, "the gateway hearing it")
     async with site.socket("user:42") as opened:
         await hear(opened, "gateway.welcome")
         await site.client.store.call("DEL", site.client.names.feed)
@@ -183,7 +184,7 @@ async def test_another_site_is_refused_before_the_handshake(
     with pytest.raises(InvalidStatus) as refused:
         await connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=headers)
     assert refused.value.response.status_code == 403
-    async with httpx.AsyncClient(base_url=site.url, headers=headers) as http:
+    async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=30) as http:
         assert (await http.get("/events?topics=user:42")).status_code == 403
         assert (await http.post("/ticket")).status_code == 403
         headers["Origin"] = "https://app.example.com"
@@ -195,7 +196,7 @@ async def test_without_a_session_nobody_is_let_in(site: Site) -> None:
     """No cookie, a made-up one, an ended session: 4401 on the socket, 401 on the stream and for tickets."""
     ended = await site.cookie()
     await site.sessions.invalidate(ended)
-    async with httpx.AsyncClient(base_url=site.url) as http:
+    async with httpx.AsyncClient(base_url=site.url, timeout=30) as http:
         for cookie in ("", "x" * 64, ended):
             headers = {"Cookie": f"{COOKIE}={cookie}"}
             async with connect(f"ws://127.0.0.1:{site.port}/ws", additional_headers=headers) as opened:
@@ -220,12 +221,12 @@ async def test_a_session_that_ends_takes_its_sockets_along(site: Site) -> None:
 async def test_a_ticket_works_once(site: Site) -> None:
     """A ticket lets its user in without a cookie, once; a used one, or one of an ended session, does not."""
     session = await site.cookie()
-    async with httpx.AsyncClient(base_url=site.url, headers={"Cookie": f"{COOKIE}={session}"}) as http:
+    async with httpx.AsyncClient(base_url=site.url, headers={"Cookie": f"{COOKIE}={session}"}, timeout=30) as http:
         ticket, late = [(await http.post("/ticket")).json()["ticket"] for _ in range(2)]
     async with connect(f"ws://127.0.0.1:{site.port}/ws") as opened:
         await opened.send(json.dumps({"op": "hello", "topics": ["user:42"], "ticket": ticket}))
         assert (await hear(opened))["data"]["topics"] == ["user:42"]
-    async with httpx.AsyncClient(base_url=site.url) as http:
+    async with httpx.AsyncClient(base_url=site.url, timeout=30) as http:
         assert (await http.get(f"/events?topics=user:42&ticket={ticket}")).status_code == 401
         await site.sessions.invalidate(session)
         assert (await http.get(f"/events?topics=user:42&ticket={late}")).status_code == 401
@@ -316,7 +317,7 @@ async def test_a_gateway_that_stops_sends_everyone_away(client: Client) -> None:
 async def test_events_stream_resumes(site: Site) -> None:
     """Server-sent events carry the same messages; with Last-Event-ID the stream goes on where it was."""
     headers = {"Cookie": f"{COOKIE}={await site.cookie()}"}
-    async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=20) as http:
+    async with httpx.AsyncClient(base_url=site.url, headers=headers, timeout=30) as http:
         async with http.stream("GET", "/events?topics=user:42") as stream:
             assert stream.headers["content-type"].startswith("text/event-stream")
             lines = stream.aiter_lines()
@@ -415,7 +416,7 @@ async def test_an_origin_of_another_scheme_is_another_site(site: Site) -> None:
 @pytest.mark.parametrize("path", ["/client.js", "/events", "/nothing", "/client.js/", "/ws"])
 async def test_every_answer_has_safe_headers_and_trusts_no_host(site: Site, path: str) -> None:
     """`nosniff` and a word on caching everywhere, no `Server`, and no redirect to the host that the request names."""
-    async with httpx.AsyncClient(base_url=site.url) as http:
+    async with httpx.AsyncClient(base_url=site.url, timeout=30) as http:
         answer = await http.get(path, headers={"Host": "evil.example"})
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["cache-control"] in {"no-store", "no-cache"}

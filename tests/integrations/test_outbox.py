@@ -453,7 +453,7 @@ async def test_a_worker_publishes_what_its_outbox_holds(
         env=environment,
     )
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
 
             async def told(word: str, why: str) -> Any:
                 with contextlib.suppress(httpx.TransportError):  # it is only starting

@@ -11,6 +11,7 @@ from playwright.async_api import Browser
 
 from cachebus import Cache, CacheSettings
 from cachebus.testing.server import PrivateServer
+from tests.conftest import PATIENCE_S
 from tests.support.browsing import no_complaints
 from tests.support.page_site import SUMMARY, Site, flushed, site
 
@@ -25,14 +26,15 @@ async def shop(cache: Cache) -> AsyncIterator[Site]:
 @pytest.fixture
 async def browser(shop: Site) -> AsyncIterator[httpx.AsyncClient]:
     """A browser on this machine that nobody has signed in with."""
-    async with httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}) as client:
+    async with httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}, timeout=PATIENCE_S) as client:
         yield client
 
 
 @pytest.fixture
 async def admin(shop: Site) -> AsyncIterator[httpx.AsyncClient]:
     """An admin's browser, on the page."""
-    async with httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}, cookies=await shop.admin()) as client:
+    headers, cookies = {"Origin": shop.url}, await shop.admin()
+    async with httpx.AsyncClient(base_url=shop.url, headers=headers, cookies=cookies, timeout=PATIENCE_S) as client:
         yield client
 
 

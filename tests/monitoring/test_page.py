@@ -78,10 +78,11 @@ async def test_it_says_how_soon_events_took_effect(shop: Site, browser: httpx.As
     """Percentiles from publication to commit, of every event a worker handled."""
     await shop.bus.publish("trade:created", {"user_id": 7})
     await until(lambda: shop.cache.observed.latencies.total() == 1, "the event to be handled")
+    took_ms = float(*shop.cache.observed.latencies)
     await flush(shop.cache)
     fresh = (await browser.get("/page/api/now")).json()["data"]["fresh"]
-    assert (fresh["events"], fresh["within"]) == (1, 1)
-    assert 0 < fresh["p50"] <= fresh["p99"] <= fresh["target_ms"]
+    assert (fresh["events"], fresh["p50"], fresh["p99"]) == (1, took_ms, took_ms)
+    assert fresh["within"] == (took_ms <= fresh["target_ms"])
 
 
 async def test_the_state_names_what_is_wrong(shop: Site, browser: httpx.AsyncClient) -> None:
@@ -104,7 +105,7 @@ async def test_without_redis_the_page_still_says_so(own_server: PrivateServer) -
     async with (
         Cache(settings=CacheSettings(url=own_server.url)) as cache,
         site(cache) as shop,
-        httpx.AsyncClient(base_url=shop.url) as browser,
+        httpx.AsyncClient(base_url=shop.url, timeout=30) as browser,
     ):
 
         async def level() -> str:
@@ -395,7 +396,9 @@ async def test_the_page_works_on_the_stand_in_server() -> None:
         async with (
             Cache(settings=CacheSettings(url=standing_in.url)) as cache,
             site(cache) as shop,
-            httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}, cookies=await shop.admin()) as browser,
+            httpx.AsyncClient(
+                base_url=shop.url, headers={"Origin": shop.url}, cookies=await shop.admin(), timeout=30
+            ) as browser,
         ):
             await cache.views[SUMMARY](7)
             await flush(cache)

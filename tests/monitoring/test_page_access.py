@@ -35,7 +35,7 @@ async def closed(cache: Cache) -> AsyncIterator[Site]:
 async def test_whoever_looks_signs_in_wherever_the_request_comes_from(closed: Site, header: dict[str, str]) -> None:
     """A proxy speaks from this machine, with headers or, as nginx does by itself, without: nothing is shown to it."""
     await fail_a_mail(closed)
-    async with httpx.AsyncClient(base_url=closed.url, headers=header) as browser:
+    async with httpx.AsyncClient(base_url=closed.url, headers=header, timeout=30) as browser:
         for path in ("now", "letters", "tail", "inspect?key=portfolio:7:summary", "audit", "sessions?user=7"):
             answer = await browser.get(f"/page/api/{path}")
             assert answer.status_code == 401, path
@@ -48,7 +48,7 @@ async def test_a_link_opens_the_page_and_an_outage_does_not_close_it(
     """Who has signed in goes on looking while Redis is down; a stranger does not."""
     async with Cache(own_server.url) as cache, site(cache, open_to_all=False) as shop:
         code, bob = await one_use_code(cache.client, "grace"), await shop.sessions.create("bob", {"role": "user"})
-        async with httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}) as browser:
+        async with httpx.AsyncClient(base_url=shop.url, headers={"Origin": shop.url}, timeout=30) as browser:
             assert (await browser.post("/page/api/enter", json={"code": code})).status_code == 200
             assert (await browser.get("/page/api/now")).json()["me"] == {"name": "grace", "admin": True}
             own_server.kill()
@@ -88,7 +88,7 @@ async def test_one_sign_in_opens_every_page_of_a_host(connect: Connect) -> None:
     async with (
         site(first, open_to_all=False) as worker,
         site(second, open_to_all=False) as gateway,
-        httpx.AsyncClient(headers={"Origin": gateway.url}) as browser,
+        httpx.AsyncClient(headers={"Origin": gateway.url}, timeout=30) as browser,
     ):
         code = {"code": await one_use_code(first.client, "grace")}
         entered = await browser.post(f"{worker.url}/page/api/enter", json=code, headers={"Origin": worker.url})

@@ -44,8 +44,9 @@ async def recorded(client: Client) -> None:
     for view in views:
         fields += [part for name, number in counted.items() for part in (f"{view}|{name}", number)]
     fields += [f"{LATENCY}|5", 55 * EVENTS_A_SECOND, f"{LATENCY}|300", 5 * EVENTS_A_SECOND]
-    buckets = [("minute", second - second % 60 - 60 * back) for back in range(60)]
-    buckets += [("hour", second - second % 3600 - 3600 * back) for back in range(24)]
+    ahead = -5  # the page may be looked at a minute later
+    buckets = [("minute", second - second % 60 - 60 * back) for back in range(ahead, 60)]
+    buckets += [("hour", second - second % 3600 - 3600 * back) for back in range(-1, 24)]
     for kind, start in buckets:
         key = names.bus("history", kind, str(start))
         await call("HSET", key, *fields)

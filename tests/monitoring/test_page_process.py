@@ -51,29 +51,32 @@ def test_a_worker_with_a_port_shows_the_page(worker: str) -> None:
 
     def answers() -> bool:
         try:
-            return httpx.get(worker).status_code == 200
+            return httpx.get(worker, timeout=30).status_code == 200
         except httpx.ConnectError:
             return False
 
     until(answers, "the page")
-    assert "<title>cachebus</title>" in httpx.get(worker).text
+    assert "<title>cachebus</title>" in httpx.get(worker, timeout=30).text
 
     def ready() -> bool:
-        now = httpx.get(f"{worker}/page/api/machine").json()["data"]
+        now = httpx.get(f"{worker}/page/api/machine", timeout=30).json()["data"]
         return bool(
             [one for one in now["workers"] if one["state"] == "ready"] and now["backlog"]["shards"][0]["holder"]
         )
 
     until(ready, "the worker on its own page")
-    jobs = httpx.get(f"{worker}/page/api/jobs").json()
-    assert jobs["data"]
-    assert jobs["state"]["level"] == "ok"
+    assert httpx.get(f"{worker}/page/api/jobs", timeout=30).json()["data"]
+
+    def green() -> bool:
+        return bool(httpx.get(f"{worker}/page/api/state", timeout=30).json()["state"]["level"] == "ok")
+
+    until(green, "a state in which nothing is wrong")
 
     def is_watched() -> bool:
-        return bool(httpx.get(f"{worker}/page/api/state").json()["state"]["watched"])
+        return bool(httpx.get(f"{worker}/page/api/state", timeout=30).json()["state"]["watched"])
 
     until(is_watched, "the watch")
-    with httpx.stream("GET", f"{worker}/page/api/tail") as tail:
+    with httpx.stream("GET", f"{worker}/page/api/tail", timeout=30) as tail:
         assert next(tail.iter_lines()) == "retry: 2000"
 
 

@@ -46,8 +46,9 @@ async def test_a_view_has_a_page_of_its_own(shop: Site, browser: httpx.AsyncClie
     await flushed(shop.cache)
     shown = await data(browser, "view", name=SUMMARY)
     assert len(shown["steps"]) == 24
-    assert (shown["steps"][-1]["memory"], shown["steps"][-1]["loads"]) == (2, 2)
-    assert shown["steps"][-1]["causes"] == {"event": 1}
+    counted = [step for step in shown["steps"] if step["memory"] or step["loads"] or step["causes"]]
+    assert [sum(step[what] for step in counted) for what in ("memory", "loads")] == [2, 2]
+    assert [step["causes"] for step in counted if step["causes"]] == [{"event": 1}]
     took = [(each["load_p50_ms"], each["load_p95_ms"]) for each in (shown["row"], shown["steps"][-1])]
     assert took[0] == took[1]
     assert took[0][1] >= took[0][0] >= 20  # the upper end of the step: a load of it takes 12 ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -86,7 +87,8 @@ async def test_an_operator_looks(  # noqa: PLR0915 - one deployment for all that
             await expect(page.locator(".verdict li").first).to_contain_text("since ")
         async with task(page, "was event to fresh within its target over the last hour", most=0):
             await expect(page.locator(".tile", has_text="Fresh within 1 s")).to_contain_text("of 2 events, 1 h")
-            await expect(page.locator(".tile", has_text="Fresh within")).to_contain_text("100 %")
+            share = re.compile(r"(0|50|100) %")  # of two events, as quick as this machine was
+            await expect(page.locator(".tile", has_text="Fresh within")).to_contain_text(share)
         async with task(page, "is Redis near its limit"):
             await expect(page.locator(".tile", has_text="Redis memory")).to_contain_text("no limit is set (maxmemory)")
             await page.get_by_role("link", name="Redis memory").first.click()

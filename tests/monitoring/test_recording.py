@@ -50,13 +50,13 @@ async def flush(*caches: Cache) -> None:
 
 async def record(client: Client, until: Any, *caches: Cache, during: Callable[[], Any]) -> Recording:
     """Have everything recorded, as somebody who asks would."""
-    asking = await Asking.begin(client, "1s", "a test", rate=1.0, settle_s=0.02)
-    collecting = asyncio.ensure_future(asking.recorded())
+    asking = await Asking.begin(client, "1h", "a test", rate=1.0, settle_s=0.02)
     await flush(*caches)
     await asyncio.gather(*[until(lambda cache=cache: recorder(cache).is_recording) for cache in caches])
     await during()
     await flush(*caches)
-    return await collecting
+    asking.wanted = msgspec.structs.replace(asking.wanted, until_us=client.now_us())
+    return await asking.recorded()
 
 
 def chunks(found: Recording) -> list[Chunk]:

@@ -11,6 +11,7 @@ import pytest
 from cachebus import Cache, CacheSettings, ConfigurationError, sync
 from cachebus.pubsub.pubsub import Gap, Message
 from cachebus.testing.server import PrivateServer
+from tests.support.worker_program import until
 
 DEADLINE_S = 20
 
@@ -48,6 +49,7 @@ def test_messages_are_iterated_with_for(facade: sync.Cache, namespace: str) -> N
     with pubsub.listen(namespace, limit=2) as listener:
         for number in range(3):
             pubsub.publish(namespace, number)
+        until(lambda: listener.dropped == 1, "the one too many")
         ending = threading.Timer(0, lambda: pubsub.publish(namespace, "last"))
         got: list[object] = []
         for item in listener:

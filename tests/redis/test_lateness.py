@@ -13,6 +13,7 @@ from cachebus.errors import ServerTimeout
 from cachebus.redis import server as servers
 from cachebus.redis.address import Address
 from cachebus.redis.connection import Connection
+from cachebus.redis.server import TIMEOUT_S
 from cachebus.testing import FaultProxy
 from cachebus.testing.server import PrivateServer
 from tests.support.waiting import until
@@ -76,7 +77,7 @@ async def test_a_storm_of_connections_is_no_outage_of_redis(
         visits = asyncio.gather(*[visit() for _ in range(SOCKETS)])
         answered = 0
         while not visits.done():
-            assert await client.store.call("PING") == b"PONG"
+            assert await client.store.call("PING", timeout_s=TIMEOUT_S) == b"PONG"
             answered += 1
             await asyncio.sleep(0)
         await visits
@@ -104,7 +105,7 @@ async def test_a_server_that_stays_slow_counts_as_unavailable(proxy: FaultProxy,
         proxy.delay_s = 0.4
 
         async def call() -> bool:
-            await asyncio.gather(client.store.call("PING"), return_exceptions=True)
+            await asyncio.gather(client.store.call("PING", timeout_s=TIMEOUT_S), return_exceptions=True)
             return not client.store.up
 
         await until(call, "a slow server is given up")

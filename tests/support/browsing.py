@@ -16,12 +16,16 @@ PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 needs_chromium = pytest.mark.skipif(
     PROGRAM is None and not os.environ.get("CI"), reason="no Chromium on this machine; CI has one and needs it"
 )
+PATIENCE_MS = 20_000
+"""Of what a page is to show; only ever waited out by a test that fails. Playwright's own five seconds are a wait for a
+new process of a browser on a machine that runs tests on every core."""
 CLICKS = """
 window.clicks = 0;
 addEventListener("click", (event) => { window.clicks += event.isTrusted && event.detail > 0; }, true);
 """
 """Counts what a person presses: a click with the mouse; Enter in a form is none."""
 
+expect.set_options(timeout=PATIENCE_MS)
 
 complaints: list[str] = []
 """What pages raised since somebody last looked."""

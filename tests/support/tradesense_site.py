@@ -123,7 +123,7 @@ async def deployed(server: PrivateServer, directory: Path, seed: str = SEED) -> 
 
 async def answers(url: str) -> None:
     """Wait until something answers there."""
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=30) as http:
 
         async def answered() -> bool:
             try:

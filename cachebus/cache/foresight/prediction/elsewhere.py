@@ -14,11 +14,12 @@ import msgspec
 from cachebus.cache.foresight.prediction.follows import decoded_reason
 from cachebus.cache.foresight.prediction.outcomes import FoundElsewhere
 from cachebus.cache.tiers.entry import FIRST_BYTES, stub
+from cachebus.clock import now_s
 from cachebus.redis.client import Client
 
 
-async def look_elsewhere(client: Client, entry: str, within_s: float, *, ours: bool) -> FoundElsewhere:
-    """Return what became of *entry* within the last so many seconds; *ours*: it was loaded ahead here.
+async def look_elsewhere(client: Client, entry: str, since_s: float, *, ours: bool) -> FoundElsewhere:
+    """Return what became of *entry* since then, by `now_s`; *ours*: it was loaded ahead here.
 
     One round trip. Raises: ServerError.
     """
@@ -31,7 +32,8 @@ async def look_elsewhere(client: Client, entry: str, within_s: float, *, ours: b
     found = stub(head) if head else None
     if found is None or left_ms < 0:
         return FoundElsewhere.MISSED
-    if found.header.life_ms - left_ms > within_s * 1000:
+    age_ms = found.header.life_ms - left_ms
+    if age_ms > (now_s() - since_s) * 1000:  # looked at behind the answer, which makes the entry older on its way
         return FoundElsewhere.READY
     ahead = decoded_reason(reason)
     was_read = not ours if ahead is None else ahead.used

@@ -130,17 +130,17 @@ class Predictor:
         late = self.forecaster.expire(now)
         for first in range(0, len(late), ASKED_AT_ONCE):
             part = late[first : first + ASKED_AT_ONCE]
-            answers = await asyncio.gather(*[self._elsewhere(each, now) for each in part])
+            answers = await asyncio.gather(*[self._elsewhere(each) for each in part])
             for expectation, answer in zip(part, answers, strict=True):
                 self.forecaster.outcomes.settled(expectation, answer, now)
 
-    async def _elsewhere(self, expectation: Expectation, now: float) -> FoundElsewhere:
+    async def _elsewhere(self, expectation: Expectation) -> FoundElsewhere:
         if self._client is None:
             return FoundElsewhere.MISSED
         entry = self._followed[expectation.view.number].entry_of(expectation.call)
         try:
             ours = expectation.ahead is Ahead.LOADED
-            return await look_elsewhere(self._client, entry, now - expectation.said[0].at, ours=ours)
+            return await look_elsewhere(self._client, entry, expectation.said[0].at, ours=ours)
         except ServerError as away:
             log.debug("prediction: nobody can say what became of an expectation: %s", away)
             return FoundElsewhere.READY
