@@ -12,6 +12,7 @@ from cachebus.errors import ServerError
 from cachebus.limits.backend import LimitRequest, Verb
 from cachebus.limits.local_counters import LocalCounters
 from cachebus.limits.rules import CLOSED_RETRY_US, Limit, Look, RateLimitResult, RememberedRefusals, result_of
+from cachebus.limits.seen import SeenLimits
 from cachebus.redis.client import Client
 
 log = logging.getLogger("cachebus.limits.limiter")
@@ -33,13 +34,22 @@ class ServerLimits:
         self._away = False
         self._listening = False
         self._listen_at_us = 0
+        self._seen = SeenLimits()
+        client.tellers["limits"].append(lambda _: self._seen.told(int(now_s() * 1e6)))
 
     async def decide(self, request: LimitRequest, verb: Verb) -> list[RateLimitResult]:
         """See `LimitBackend.decide`. One round trip."""
         now_us = int(now_s() * 1e6)
-        results = self._refused_before(request, now_us) if verb == "take" else []
-        if results:
-            return results
+        if verb == "peek":
+            return await self._decided(request, verb, now_us)
+        if known := self._refused_before(request, now_us):
+            return known
+        results = await self._decided(request, verb, now_us)
+        for (counter, limit), result in zip(request.pairs(), results, strict=True):
+            self._seen.note(counter, limit, now_us, allowed=result.allowed)
+        return results
+
+    async def _decided(self, request: LimitRequest, verb: Verb, now_us: int) -> list[RateLimitResult]:
         drops = self._refusals.drops
         try:
             looks = await self._ask(request, verb)
@@ -74,6 +84,7 @@ class ServerLimits:
             look = self._refusals.find(counter, limit, request.cost, now_us)
             if look is not None:
                 results.append(result_of(limit, look, "memory"))
+                self._seen.note(counter, limit, now_us, allowed=False)
         return results
 
     def _remember(self, request: LimitRequest, looks: Sequence[Look], asked_us: int) -> None:

@@ -14,9 +14,12 @@ from cachebus.bus.dead_letters import DeadLetters
 from cachebus.cache.foresight.prediction.follows import LoadedAhead, note_reasons
 from cachebus.cache.upkeep.reporter import Observed, Reporter
 from cachebus.limits.limiter import RateLimiter
+from cachebus.limits.seen import RefusedLately, SeenLimit
 from cachebus.locks.locks import Locks
 from cachebus.monitoring.audit import Audit
 from cachebus.monitoring.page.routes import static_files
+from cachebus.monitoring.page.tabs.inventory import LimitUse
+from cachebus.monitoring.page.tabs.limits import known_limits
 from cachebus.monitoring.sockets import OpenSocket, SocketsTold, tell_sockets
 from cachebus.monitoring.timeline import Timeline
 from cachebus.testing.server import PrivateServer
@@ -174,6 +177,45 @@ async def test_limits_and_locks_are_shown_as_they_stand(shop: Site, browser: htt
     (lock,) = said["locks"]
     assert (lock["name"], lock["owner"], lock["token"], lock["waiting"]) == ("import:prices", "importer", held.token, 0)
     assert 0 < lock["left_ms"] <= 30_000
+
+
+async def test_a_limit_stands_beside_what_is_used_of_it(shop: Site, browser: httpx.AsyncClient) -> None:
+    """With how often it refused in the last minute, from memory too, once processes that enforce it have answered."""
+    await shop.cache.views[SUMMARY](7)
+    limiter = RateLimiter(shop.cache)
+    for _ in range(7):
+        await limiter.check("login:7", limit=5, window="1m")
+    await limiter.check("export:7", limit=100, window="1h")
+    await flush(shop.cache)
+    said = (await browser.get("/page/api/limits")).json()["data"]
+    assert [(use["limit"], use["refused"]) for use in said["limits"]] == [(None, None)] * 2
+    await flush(shop.cache)
+    said = (await browser.get("/page/api/limits")).json()["data"]
+    rows = [(use["key"], use["used"], use["limit"], use["window_ms"], use["refused"]) for use in said["limits"]]
+    assert rows == [("login:7", 5, 5, 60_000, 2), ("export:7", 1, 100, 3_600_000, 0)]
+    assert said["answered"] == 1
+    assert 0 <= said["walked_ms_ago"] < 60_000
+
+
+def test_what_processes_say_of_a_limit_is_added_up() -> None:
+    """Also of one that refuses much and is not among the busiest counters; one that nobody knows stays as it is."""
+    used = [LimitUse("a", "log", 2, 1000, "ns:limit:{a}:log"), LimitUse("b", "log", 9, 1000, "ns:limit:{b}:log")]
+    seen = [SeenLimit("ns:limit:{a}:log", 5, 1000, 1), SeenLimit("ns:limit:{a}:log", 5, 1000, 2)]
+    seen += [SeenLimit("ns:limit:{c}:fixed", 1, 1000, 7), SeenLimit("ns:limit:{d}:fixed", 1, 1000, 0)]
+    rows = [(row.key, row.used, row.limit, row.refused) for row in known_limits(used, seen)]
+    assert rows == [("c", None, 1, 7), ("a", 2, 5, 3), ("b", 9, None, None)]
+
+
+def test_refusals_of_the_last_minute_are_counted() -> None:
+    """In parts of ten seconds: what is older is gone, and a clock that steps back adds nothing."""
+    refusals, second = RefusedLately(), 1_000_000
+    for at in (0, 1, 30, 59):
+        refusals.add(1_000_000 * second + at * second)
+    assert refusals.lately(1_000_059 * second) == 4
+    assert refusals.lately(1_000_065 * second) == 2
+    assert refusals.lately(1_000_000 * second) == 2
+    assert refusals.lately(1_000_119 * second) == 0
+    assert refusals.lately(9_000_000 * second) == 0
 
 
 # -- who may act ------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class FakeClient:
         self.names = Names("fake")
         self.subscriptions = FakeSubscriptions()
         self.in_process = InProcess()
+        self.tellers: defaultdict[str, list[Any]] = defaultdict(list)
 
     async def connection(self) -> Any:
         """Return this client."""

@@ -213,7 +213,7 @@ class Desk:
     async def _limits(self, request: Request, glance: Glance) -> Any:
         if glance.known is None:
             return LimitsShown(None, None)
-        return await show_limits(self._locks, await self._stored(), request.query_params.get("name", ""))
+        return await show_limits(self._client, self._locks, await self._stored(), request.query_params.get("name", ""))
 
     async def _machine(self, _request: Request, glance: Glance) -> Any:
         if glance.known is None:

@@ -49,6 +49,13 @@ class LimitUse(msgspec.Struct, frozen=True):
     used: int | None
     """Counted in its window, as of its last request."""
     left_ms: int
+    counter: str = ""
+    """Its key in Redis."""
+    limit: int | None = None
+    """What processes that have asked it lately hold it to; None where none of those that answer has."""
+    window_ms: int | None = None
+    refused: int | None = None
+    """Requests refused in the last minute, by all processes that answer."""
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -60,6 +67,8 @@ class Inventory(msgspec.Struct, frozen=True):
     complete: bool
     limits: list[LimitUse]
     locks: list[str]
+    at_us: int
+    """When the walk ended, by the server's time."""
 
 
 async def inventory(client: Client) -> Inventory:
@@ -79,7 +88,8 @@ async def inventory(client: Client) -> Inventory:
     said = {kind: KINDS.get(kind, kind) for kind in kinds if KINDS.get(kind, kind)}
     shown = {said[kind]: count for kind, count in kinds.most_common() if kind in said}
     heavy = {said[kind]: round(sizes[kind] * count) for kind, count in kinds.items() if kind in said}
-    return Inventory(shown, heavy, complete, busiest, sorted(map(_inside, samples.get("lock", []))))
+    locks = sorted(map(_inside, samples.get("lock", [])))
+    return Inventory(shown, heavy, complete, busiest, locks, client.now_us())
 
 
 async def _size(server: Server, names: list[str]) -> float:
@@ -111,17 +121,22 @@ async def _walk(server: Server, namespace: str, kinds: Counter[str], samples: di
 
 
 async def _limit(client: Client, name: str) -> LimitUse:
-    strategy = name.rpartition(":")[2]
-    key = name.partition(":limit:")[2].removesuffix(f":{strategy}").replace("{", "").replace("}", "")
+    key, strategy = named(name)
     if strategy == "log":
         used, left_ms = await asyncio.gather(
             client.store.call("LLEN", name, key=name), client.store.call("PTTL", name, key=name)
         )
-        return LimitUse(key, strategy, int(used), left_ms)
+        return LimitUse(key, strategy, int(used), left_ms, name)
     text, left_ms = await asyncio.gather(
         client.store.call("GET", name, key=name), client.store.call("PTTL", name, key=name)
     )
-    return LimitUse(key, strategy, used_of(strategy, text), left_ms)
+    return LimitUse(key, strategy, used_of(strategy, text), left_ms, name)
+
+
+def named(counter: str) -> tuple[str, str]:
+    """Return who is limited and how it is counted, of a counter's key in Redis. Pure."""
+    strategy = counter.rpartition(":")[2]
+    return counter.partition(":limit:")[2].removesuffix(f":{strategy}").replace("{", "").replace("}", ""), strategy
 
 
 def _inside(name: str) -> str:
