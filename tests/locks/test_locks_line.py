@@ -9,6 +9,7 @@ import pytest
 from cachebus.errors import LockNotAcquired
 from cachebus.locks import waiting as line_of_a_lock
 from cachebus.locks.locks import Locks
+from cachebus.locks.terms import Wake
 from cachebus.redis.client import Client
 from cachebus.testing.server import PrivateServer
 from tests.support.server_watch import WatchedServer
@@ -75,7 +76,7 @@ async def _free(client: Client, keys: tuple[str, str]) -> bool:
 async def test_whoever_waits_sends_nothing(server: PrivateServer, client: Client, watched: WatchedServer) -> None:
     """Through many renewals ten waiters send no command: two each to stand in line, one to take, one to give back."""
     locks, others = Locks(client), Locks(client)
-    held = await locks.lock("a", "300ms").acquire()
+    held = await locks.lock("a", "900ms").acquire()
     tasks = [asyncio.create_task(others.lock("a", "30s").acquire()) for _ in range(10)]
     await until(lambda: others.counts["waited"] == 10)
     asked = len([verb for verb, _ in watched.commands if verb == "locks/take"])
@@ -126,9 +127,16 @@ async def test_who_is_cancelled_while_waiting_leaves_no_ghost(
     await until(lambda: line(server, client) == 1)
     next_one = asyncio.create_task(others.lock("a").acquire())
     await until(lambda: line(server, client) == 2)
+
+    def heard_and_cancelled(wake: Wake) -> None:
+        others._heard(wake)
+        ghost.cancel()
+
     if offered:
+        others._part.made.hear = heard_and_cancelled  # type: ignore[union-attr] # in the turn in which it hears the offer
         await held.release()
-    ghost.cancel()
+    else:
+        ghost.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ghost
     if not offered:

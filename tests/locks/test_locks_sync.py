@@ -69,8 +69,8 @@ def test_threads_exclude_each_other(locks: sync.Locks) -> None:
 
 
 def test_the_lock_is_kept_while_the_thread_works(locks: sync.Locks) -> None:
-    """A thread that computes for five leases still has it; who will not wait that long is told who has it."""
-    with locks.lock("a", "400ms") as held:
+    """A thread that computes for two leases still has it; who will not wait that long is told who has it."""
+    with locks.lock("a", "1s") as held:
         refused: list[str] = []
 
         def other() -> None:
@@ -85,7 +85,7 @@ def test_the_lock_is_kept_while_the_thread_works(locks: sync.Locks) -> None:
         thread.join()
         assert len(refused) == 1
         held.ensure()
-        assert 0 < held.remaining <= 0.4
+        assert 0 < held.remaining <= 1
         assert not held.lost
         seen = locks.holder("a")
         assert seen is not None
@@ -178,10 +178,10 @@ def test_an_outage_is_never_a_lock() -> None:
 
 def test_limits_from_threads(cache: sync.Cache) -> None:
     """The same decisions as from tasks, the decorator included, exact among 16 threads."""
-    limiter = sync.RateLimiter(cache)
+    limiter = sync.RateLimiter(cache, patience="5s")
     with ThreadPoolExecutor(16) as pool:
         results = list(pool.map(lambda _: limiter.check("k", limit=20, window=60), range(50)))
-    assert sum(result.allowed for result in results if result.source != "local") <= 20
+    assert sum(result.allowed for result in results) == 20
     assert limiter.reset("k")
     assert limiter.peek("k", limit=20, window=60).remaining == 20
     assert limiter.check_all("both", {"a": Limit(2, 60), "b": Limit(5, 60)}).remaining == 1

@@ -33,7 +33,7 @@ async def used(cache: Cache) -> None:
         counted.note(VIEW, partial(orders.encode_arguments, user, "monday"), 10)
         await cache.set(f"basket:{user}", ["tea"], ttl="5m", tags=[f"user:{user}"])
         await SessionStore(cache).create(user)
-        await RateLimiter(cache).check(f"login:{user}", limit=5, window="10m")
+        await RateLimiter(cache, patience="5s").check(f"login:{user}", limit=5, window="10m")
         letter = {
             "kind": "failed",
             "channel": "orders",

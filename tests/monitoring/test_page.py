@@ -160,7 +160,7 @@ async def test_a_key_is_shown_with_what_made_it_invalid(shop: Site, browser: htt
 
 async def test_limits_and_locks_are_shown_as_they_stand(shop: Site, browser: httpx.AsyncClient) -> None:
     """Each strategy's counter says how much it has counted; a held lock says who has it, and who is next is counted."""
-    limiter, locks = RateLimiter(shop.cache.client), Locks(shop.cache.client, owner="importer")
+    limiter, locks = RateLimiter(shop.cache.client, patience="5s"), Locks(shop.cache.client, owner="importer")
     for strategy, limit in (("sliding_window", 5), ("sliding_window", 5000), ("token_bucket", 5), ("fixed_window", 5)):
         for _ in range(3):
             await limiter.check(f"{strategy}-{limit}", limit=limit, window="10m", strategy=strategy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -163,10 +164,10 @@ async def test_redis_going_away_ends_it(own_server: PrivateServer, namespace: st
 async def test_a_used_up_budget_ends_it_with_a_word(cache: Cache, row: View[[int], int], database: Database) -> None:
     """What is under way is finished, nothing further is begun, nothing has failed."""
     database.go.clear()
-    warm = Warm(cache.client, budget="50ms")
+    warm = Warm(cache.client, budget="1h")
     warming = asyncio.create_task(warm(row, range(100), per_second=100_000, concurrency=2))
     await until(lambda: database.under_way == 2, "the loads")
-    await asyncio.sleep(0.1)  # the budget itself
+    warm._ends = time.monotonic()  # an hour later
     database.go.set()
     done = await warming
     assert (done.loaded, done.failed, done.stopped) == (2, 0, "the budget is used up")
@@ -284,7 +285,7 @@ async def test_a_job_ends_its_warming_before_it_would_be_cancelled(
 ) -> None:
     """At nine tenths of `max_run` nothing further is begun, and the run is done, not failed."""
 
-    @every("1h", name="job", max_run="1s")
+    @every("1h", name="job", max_run="3s")  # a tenth of it must do for the end
     async def job(warm: Warm) -> None:
         await warm(row, range(1_000), per_second=20, concurrency=1)
 
