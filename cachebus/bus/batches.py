@@ -224,6 +224,8 @@ class ServerEvents:
         if self._signatures is not None:
             now_s = self._client.now_us() // 1_000_000
             further = self._signatures.sign(event.channel, event.id, event.payload, now_s)
+        if self._client.process:
+            further = ("by", self._client.process, *further)
         batch.add(event, self._mark(event.id) if event.remember_ms else "", further)
 
     def _mark(self, name: str) -> str:

@@ -44,6 +44,8 @@ class Event(NamedTuple):
     attempt: int = 1
     traceparent: str = ""
     """Of the span that published it, where somebody traces. Source: W3C Trace Context."""
+    by: str = ""
+    """Who says to have published it: a process, a handler, or `plain PUBLISH`; '' where nobody does."""
 
     @property
     def published_ms(self) -> int:
@@ -244,6 +246,7 @@ class EventRecord:
                 named.get(b"id", b"").decode(errors="replace"),
                 named.get(b"key", b"").decode(errors="replace"),
                 traceparent=named.get(b"traceparent", b"")[:TRACEPARENT_CHARACTERS].decode(errors="replace"),
+                by=named.get(b"by", b"")[:LONGEST_ID].decode(errors="replace"),
             )
         return self._event
 

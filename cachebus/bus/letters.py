@@ -59,6 +59,7 @@ class DelayedItem(msgspec.Struct, frozen=True, array_like=True):
     payload: bytes
     key: str = ""
     traceparent: str = ""
+    by: str = ""
 
     @classmethod
     def unpack(cls, packed: bytes) -> Self | None:

@@ -95,6 +95,8 @@ class Runtime:
             if url is not None
             else None
         )
+        if self.client is not None:
+            self.client.process = process_name()
         self.ledger = (
             Ledger(
                 self.client,

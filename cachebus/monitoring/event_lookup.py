@@ -55,6 +55,8 @@ class FoundEvent(msgspec.Struct, frozen=True):
     """Ids of its dead letters."""
     invalidated: list[EventEffect] = msgspec.field(default_factory=list)
     """In the last minutes: what is older has left the journal."""
+    by: str = ""
+    """Who says to have published it; '' where nobody does, or only what failed is known."""
     due_ms: int = 0
     """When a delayed event is published, milliseconds of the server's clock; 0 for others."""
 
@@ -97,7 +99,7 @@ async def _delayed(client: Client, asked: str) -> list[FoundEvent]:
     if packed is None or due_us is None:
         return []
     item = DelayedItem.unpack(packed) or DelayedItem("", packed)
-    event = _found(Event("", item.channel, item.payload, asked, item.key), -1, "delayed")
+    event = _found(Event("", item.channel, item.payload, asked, item.key, by=item.by), -1, "delayed")
     return [msgspec.structs.replace(event, due_ms=round(float(due_us) / 1000))]
 
 
@@ -142,4 +144,5 @@ async def _add_effects(client: Client, found: dict[str, FoundEvent]) -> None:
 def _found(event: Event, shard: int, state: str) -> FoundEvent:
     payload = event.payload.decode(errors="backslashreplace")
     published_ms = event.published_ms if _POSITION.fullmatch(event.position) else 0
-    return FoundEvent(event.id, event.position, event.channel, event.key, payload, published_ms, shard, state)
+    place = event.id, event.position, event.channel, event.key, payload, published_ms, shard, state
+    return FoundEvent(*place, by=event.by)

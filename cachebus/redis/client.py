@@ -87,6 +87,8 @@ class Client:
         """Which reads are refused, for whoever shows how the cache is."""
         self.tellers: defaultdict[str, list[Callable[[str], Iterable[Any]]]] = defaultdict(list)
         """By topic: what tells, of a name that somebody asks for, what this process knows, as plain data or Structs."""
+        self.process = ""
+        """What this process is called in its deployment; '' where nobody said."""
         self._offset_us = 0
 
     @property

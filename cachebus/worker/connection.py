@@ -11,6 +11,7 @@ from cachebus.cache.settings import CacheSettings
 from cachebus.errors import AccessDenied, CannotStart
 from cachebus.redis.client import Client
 from cachebus.redis.replies import remedy
+from cachebus.worker.commands.audited import operator
 
 if TYPE_CHECKING:
     from cachebus.cache.cache import Cache
@@ -30,6 +31,7 @@ async def connected(settings: CacheSettings, application: Application | None = N
     async with application.connected() if application is not None else Cache(settings=settings) as opened:
         for server in (opened.client.store, opened.client.entries):
             await server.call("PING")
+        opened.client.process = operator()
         yield opened
 
 
@@ -53,6 +55,7 @@ async def connected_client(settings: CacheSettings) -> AsyncIterator[Client]:
                 credentials=settings.credentials_source(),
             )
         )
+        client.process = operator()
         store = "REDIS_URL" if settings.store_url is None else "STORE_REDIS_URL"
         for variable, server in {"REDIS_URL": client.entries, store: client.store}.items():
             try:

@@ -12,7 +12,7 @@ import pytest
 
 from cachebus.bus.dead_letters import DeadLetters
 from cachebus.bus.letters import RetryItem
-from cachebus.cache.upkeep.reporter import releases_key
+from cachebus.cache.upkeep.reporter import process_name, releases_key
 from cachebus.errors import PublishRefused
 from cachebus.locks.locks import Locks
 from cachebus.monitoring.advice.analysis import report_key
@@ -115,6 +115,28 @@ async def test_an_events_life_is_told_step_by_step(shop: Site, browser: httpx.As
     (failed,) = await data(browser, "event", id="mail-7")
     assert failed["steps"][-1]["what"] == "failed"
     assert await data(browser, "event", id="no such") == await data(browser, "event") == []
+
+
+async def test_an_event_says_who_published_it_and_how_long_its_handlers_took(
+    shop: Site, browser: httpx.AsyncClient
+) -> None:
+    """As the worker remembers it, once it was asked: also of an attempt that failed; by whom, as the publisher says."""
+    await shop.cache.views[SUMMARY](7)
+    await shop.bus.publish("trade:created", {"user_id": 7}, id="trade-7")
+    await shop.bus.publish("mail:requested", {"to": "a"}, id="mail-7")
+    await until(lambda: shop.consumer.stats.events == 2, "both to be handled")
+    (life,) = await data(browser, "event", id="trade-7")
+    assert (life["event"]["by"], life["answered"]) == (process_name(), 0)
+    await data(browser, "event", id="mail-7")
+    await flushed(shop.cache)
+    (life,) = await data(browser, "event", id="trade-7")
+    waited, ran, handled = life["steps"][:3]
+    assert (life["answered"], ran["what"], ran["who"].rpartition(".")[2]) == (1, "ran", "traded")
+    assert ran["says"] == f"attempt 1 in {process_name()}; ended well"
+    assert waited["from_ms"] - 5 <= waited["until_ms"] == ran["from_ms"] <= ran["until_ms"] <= handled["from_ms"] + 5
+    (failed,) = await data(browser, "event", id="mail-7")
+    (ran,) = [step for step in failed["steps"] if step["what"] == "ran"]
+    assert ran["says"].endswith("; raised ConnectionRefusedError")
 
 
 async def test_letters_are_grouped_and_chosen_together(shop: Site, admin: httpx.AsyncClient) -> None:

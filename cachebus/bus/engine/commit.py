@@ -62,6 +62,7 @@ class Publication(NamedTuple):
     timestamp: str
     signature: str
     traceparent: str = ""
+    by: str = ""
 
 
 class Window(NamedTuple):
@@ -159,7 +160,7 @@ class Plan:
         if answer is None:
             return
         scopes, broadcasts, others = _sorted_out(answer)
-        refreshes, publishes, delayed = self._others(others, scopes) if others else _NONE
+        refreshes, publishes, delayed = self._others(others, scopes, handler) if others else _NONE
         if type(answer) is TracedEffects:
             broadcasts = [_traced_broadcast(broadcast, answer.traceparent) for broadcast in broadcasts]
             refreshes = {key: b"%b\n%b" % (each, answer.traceparent.encode()) for key, each in refreshes.items()}
@@ -258,7 +259,7 @@ class Plan:
         )
 
     def _others(
-        self, others: Iterable[Refresh | Publish], scopes: list[str]
+        self, others: Iterable[Refresh | Publish], scopes: list[str], handler: str
     ) -> tuple[dict[str, bytes], list[Publication], list[Delayed]]:
         refreshes: dict[str, bytes] = {}
         publishes: list[Publication] = []
@@ -273,14 +274,14 @@ class Plan:
                         name = f"{IF_WORTH}{effect.view.name}" if effect.worth else effect.view.name
                         refreshes[key] = name.encode() + b"\n" + arguments
                 elif effect.after is not None and (delay_ms := delay_of(effect.after, "after")):
-                    delayed.append(_delayed(effect, delay_ms))
+                    delayed.append(_delayed(effect, delay_ms, handler))
                 else:
-                    publishes.append(self._publish(effect))
+                    publishes.append(self._publish(effect, handler))
             except (TypeError, ValueError, AttributeError, CacheBusError) as bad:
                 raise Unfit(f"{effect!r}: {bad}") from bad
         return refreshes, publishes, delayed
 
-    def _publish(self, effect: Publish) -> Publication:
+    def _publish(self, effect: Publish, handler: str) -> Publication:
         if fault := envelope_fault(effect.channel, effect.key):
             raise Unfit(fault)
         if effect.id is not None and effect.after is None:
@@ -289,13 +290,14 @@ class Plan:
         signed = self.sign(effect.channel, name, payload) if self.sign is not None else ()
         _, stamp, _, signature = signed or ("", "", "", "")
         shard = shard_of(effect.key or effect.channel, self.shards)
-        return Publication(shard, effect.channel, payload, name, effect.key or "", str(stamp), str(signature))
+        key = effect.key or ""
+        return Publication(shard, effect.channel, payload, name, key, str(stamp), str(signature), by=handler[:LONGEST])
 
 
-def _delayed(effect: Publish, delay_ms: int) -> Delayed:
+def _delayed(effect: Publish, delay_ms: int, handler: str) -> Delayed:
     if fault := envelope_fault(effect.channel, effect.key, effect.id):
         raise Unfit(fault)
-    item = DelayedItem(effect.channel, encode(effect.event), effect.key or "")
+    item = DelayedItem(effect.channel, encode(effect.event), effect.key or "", by=handler[:LONGEST])
     return Delayed(effect.id or secrets.token_hex(12), delay_ms, msgspec.msgpack.encode(item))
 
 

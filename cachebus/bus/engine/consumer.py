@@ -172,6 +172,7 @@ class Consumer(Drainable):
         self.stats = ConsumerStats(self._dispatcher.stats)
         self._committing: asyncio.Task[None] | None = None
         self._logged: set[str] = set()
+        client.tellers["event"].append(lambda position: self._dispatcher.runs.of(position, client.at_us))
         self._silenced = False
 
     @property

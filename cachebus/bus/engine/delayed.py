@@ -36,7 +36,7 @@ class DelayedEvents:
     async def _put(self, events: Sequence[Outgoing], delay_ms: int, deadline: float) -> bool:
         args: list[Argument] = [delay_ms, self._most, self._wakes]
         for event in events:
-            item = DelayedItem(event.channel, event.payload, event.key or "", event.traceparent)
+            item = DelayedItem(event.channel, event.payload, event.key or "", event.traceparent, self._client.process)
             args += (event.id, msgspec.msgpack.encode(item), event.remember_ms or REMEMBER_CALL_MS)
         while True:
             try:

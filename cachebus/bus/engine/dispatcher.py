@@ -14,6 +14,7 @@ from typing import Any
 
 from cachebus.bus.effects import Drop, Retry
 from cachebus.bus.engine.commit import Plan, Unfit
+from cachebus.bus.engine.run_log import RunLog
 from cachebus.bus.engine.runs import (
     TASK,
     AnyHandler,
@@ -22,14 +23,18 @@ from cachebus.bus.engine.runs import (
     Started,
     arguments_of,
     bounded,
+    failure_line,
+    is_let_through,
     message_of,
+    poisoned,
+    portions,
     retry_item,
     start,
     window_name,
 )
 from cachebus.bus.events import PAYLOAD_BYTES, Event, EventRecord, InvalidEvent
 from cachebus.bus.handlers import Debounce, Routes
-from cachebus.bus.letters import REASON_CHARACTERS, dead_letter, dead_letter_again
+from cachebus.bus.letters import dead_letter, dead_letter_again
 from cachebus.bus.signatures import Signatures
 
 log = logging.getLogger("cachebus")
@@ -81,6 +86,7 @@ class Dispatcher:
     ) -> None:
         self.routes = routes
         self.stats = HandlerStats()
+        self.runs = RunLog()
         self._loading: Loading = loading or nullcontext
         self._concurrency = concurrency
         self._max_payload_bytes = max_payload_bytes
@@ -98,7 +104,7 @@ class Dispatcher:
         self._task = asyncio.current_task()
         groups: Groups = {}
         with self._loading():
-            for portion in self._portions(records):
+            for portion in portions(records, self._concurrency if self._asynchronous else len(records)):
                 for record in portion:
                     self._check(record)
                 ahead = self._begin(portion)
@@ -106,7 +112,7 @@ class Dispatcher:
                     for record in portion:
                         now = time.monotonic()
                         plan.begin(record.position, now)
-                        rest = self._handle(record, plan)
+                        rest = self._handle(record, plan, now)
                         if rest:
                             await self._handle_rest(rest, record, plan, ahead, groups)
                         if plan.full or now - plan.opened > OPEN_S:
@@ -150,17 +156,17 @@ class Dispatcher:
     def condemn(self, event: Event, plan: Plan, others: int) -> None:
         """Make dead letters of an event that ended every process that handled it."""
         for handler in self.routes.of(event.channel.encode()):
-            self._bury(HandlerRun(handler, event), plan, "poison", _poisoned(others))
+            self._bury(HandlerRun(handler, event), plan, "poison", poisoned(others))
 
     def condemn_retry(self, retry: DueRetry, plan: Plan, others: int) -> None:
         """Make a dead letter of a retry that ended every process that ran it."""
         self.stats.dead_lettered += 1
-        plan.bury(dead_letter_again("poison", retry.item, retry.attempt, _poisoned(others)))
+        plan.bury(dead_letter_again("poison", retry.item, retry.attempt, poisoned(others)))
         plan.finish(retry.name)
 
     # -- one event --------------------------------------------------------------------------------------------------
 
-    def _handle(self, record: EventRecord, plan: Plan) -> Sequence[AnyHandler]:
+    def _handle(self, record: EventRecord, plan: Plan, began: float) -> Sequence[AnyHandler]:
         """Run the plain handlers of an event; returns those that are not."""
         if record.fault:
             self.stats.dead_lettered += 1
@@ -182,11 +188,12 @@ class Dispatcher:
                 else:
                     plan.add(handler.run(event), handler.name, (record,))
                 self.stats.handled += 1
+                self.runs.add((record.position, handler.name, 1, began, time.monotonic(), 1, ""))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # noqa: BLE001 - `sys.exit` in a handler ends it, not the worker
-                self._failed(HandlerRun(handler, record.event), plan, error)
-            self._plain = ()
+                self._failed(HandlerRun(handler, record.event), plan, error, began)
+            self._plain, began = (), time.monotonic()
         return rest or ()
 
     def _check(self, record: EventRecord) -> None:
@@ -194,21 +201,7 @@ class Dispatcher:
         if len(record.payload) > self._max_payload_bytes:
             record.fault = record.fault or f"the payload is longer than {self._max_payload_bytes:,} bytes"
         if self._signatures is not None and not record.fault:
-            self._check_signature(self._signatures, record)
-
-    def _check_signature(self, signatures: Signatures, record: EventRecord) -> None:
-        channel = record.channel.decode(errors="replace")
-        policy = signatures.policy(channel)
-        if policy == "off":
-            return
-        try:
-            signatures.check(record.fields(), record.position)
-        except InvalidEvent as bad:
-            if policy == "require":
-                record.fault = str(bad)
-                return
-            self.stats.unsigned += 1
-            log.warning("an event on %s would be refused: %s", channel, bad)
+            self.stats.unsigned += is_let_through(self._signatures, record)
 
     async def _handle_rest(
         self,
@@ -250,9 +243,9 @@ class Dispatcher:
         try:
             plan.add(await started.answer(), run.handler.name, (run.event,))
         except Exception as error:  # noqa: BLE001 - a handler may raise anything
-            self._failed(run, plan, error)
+            self._failed(run, plan, error, started.began, started.ended)
             return False
-        self.stats.handled += 1
+        self._ended(run, started.began, started.ended)
         return True
 
     async def _repeat_portion(self, runs: Sequence[HandlerRun], plan: Plan, cut: Cut) -> Plan:
@@ -271,24 +264,20 @@ class Dispatcher:
 
     def _run_plain(self, run: HandlerRun, plan: Plan) -> bool:
         self._plain = (run.retry,)
+        began = time.monotonic()
         try:
             plan.add(run.handler.run(*arguments_of(run)), run.handler.name, (run.event,))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - as in `_handle`
-            self._failed(run, plan, error)
+            self._failed(run, plan, error, began)
             return False
         finally:
             self._plain = ()
-        self.stats.handled += 1
+        self._ended(run, began, time.monotonic())
         return True
 
     # -- several events ---------------------------------------------------------------------------------------------
-
-    def _portions(self, records: Sequence[EventRecord]) -> Iterable[Sequence[EventRecord]]:
-        if not self._asynchronous:
-            return (records,)
-        return [records[at : at + self._concurrency] for at in range(0, len(records), self._concurrency)]
 
     def _begin(self, records: Sequence[EventRecord]) -> deque[Started]:
         """Start the asynchronous handlers of single events, in the order in which `_handle_rest` takes them."""
@@ -314,6 +303,7 @@ class Dispatcher:
         arguments = (events, envelopes) if handler.takes_envelope else (events,)
         positions = [envelope.position for envelope in envelopes]
         self._plain = positions
+        began, error = time.monotonic(), ""
         try:
             if handler.asynchronous:
                 answer = await Started(handler, bounded(handler, arguments), " ".join(positions)).answer()
@@ -322,23 +312,37 @@ class Dispatcher:
             plan.add(answer, handler.name, envelopes)
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
-        except BaseException as error:  # noqa: BLE001 - as in `_handle`
+        except BaseException as raised:  # noqa: BLE001 - as in `_handle`
             if len(members) == 1:
-                self._failed(HandlerRun(handler, envelopes[0]), plan, error)
+                self._failed(HandlerRun(handler, envelopes[0]), plan, raised, began)
                 return
             self.stats.failed += 1
+            error = type(raised).__name__
             for envelope in envelopes:
                 plan.retry(retry_item(HandlerRun(handler, envelope)), 0, attempts=0)
         else:
             self.stats.handled += len(members)
         finally:
             self._plain = ()
+        for position in positions:
+            self.runs.add((position, handler.name, 1, began, time.monotonic(), len(members), error))
 
     # -- what became of it ------------------------------------------------------------------------------------------
 
-    def _failed(self, run: HandlerRun, plan: Plan, error: BaseException) -> None:
-        """Decide what becomes of a run that raised."""
+    def _ended(self, run: HandlerRun, began: float, ended: float) -> None:
+        """Count a run that ended well."""
+        self.stats.handled += 1
+        self.runs.add((run.event.position, run.handler.name, run.event.attempt, began, ended, 1, ""))
+
+    def _failed(
+        self, run: HandlerRun, plan: Plan, error: BaseException, began: float = 0.0, ended: float = 0.0
+    ) -> None:
+        """Decide what becomes of a run that raised; *began*: 0.0 for one that could not begin."""
         handler, event, retry, *_ = run
+        if began:
+            self.runs.add(
+                (event.position, handler.name, event.attempt, began, ended or time.monotonic(), 1, type(error).__name__)
+            )
         if isinstance(error, Drop):
             self.stats.dropped += 1
             if retry:
@@ -355,7 +359,7 @@ class Dispatcher:
             after_ms = error.after_ms if isinstance(error, Retry) else None
             if after_ms is None:
                 after_ms = handler.policy.delay_ms(event.attempt, random.random())  # noqa: S311 - jitter, not a secret
-            log.warning("%s; retried in %.1f s", _failure(run, error), after_ms / 1000)
+            log.warning("%s; retried in %.1f s", failure_line(run, error), after_ms / 1000)
             if retry:
                 plan.retry_again(retry, after_ms)
             else:
@@ -367,15 +371,3 @@ class Dispatcher:
         plan.bury(dead_letter(kind, run.event, run.handler.name, reason, error, attempts=attempts, letter=run.letter))
         if run.retry:
             plan.finish(run.retry)
-
-
-def _failure(run: HandlerRun, error: BaseException) -> str:
-    """Return what a log says of a run that is tried again, in one line."""
-    handler, event, *_ = run
-    what = f"attempt {event.attempt} of {handler.policy.attempts} at event {event.id or event.position}"
-    reason = f"{type(error).__name__}: {message_of(error)}"[:REASON_CHARACTERS]
-    return f"{handler.name}: {what} on {event.channel} failed: {reason}"
-
-
-def _poisoned(others: int) -> str:
-    return f"{others} processes crashed or hung while they handled it"

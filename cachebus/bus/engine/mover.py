@@ -81,6 +81,7 @@ class Mover(Sleeper):
             item = DelayedItem("", packed)
         further: list[Argument] = ["key", item.key] if item.key else []
         further += ["traceparent", item.traceparent] if item.traceparent else []
+        further += ["by", item.by] if item.by else []
         if self._signatures is not None:
             now_s = self._client.now_us() // 1_000_000
             further += self._signatures.sign(item.channel, name.decode(errors="replace"), item.payload, now_s)

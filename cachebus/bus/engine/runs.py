@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 from cachebus.bus.effects import Answer
-from cachebus.bus.events import Event
+from cachebus.bus.events import Event, EventRecord, InvalidEvent
 from cachebus.bus.handlers import Handler
-from cachebus.bus.letters import RetryItem
+from cachebus.bus.letters import REASON_CHARACTERS, RetryItem
+from cachebus.bus.signatures import Signatures
 from cachebus.freshness.cause import caused_by
+
+log = logging.getLogger("cachebus")
 
 AnyHandler = Handler[..., Any]
 
@@ -51,12 +56,19 @@ TASK = "cachebus event "
 class Started:
     """An asynchronous handler under way."""
 
-    __slots__ = ("_ends", "task")
+    __slots__ = ("_ends", "began", "ended", "task")
 
     def __init__(self, handler: AnyHandler, work: Coroutine[Any, Any, Answer], name: str) -> None:
         loop = asyncio.get_running_loop()
         self.task = loop.create_task(_contained(work), name=TASK + name)
+        self.began = time.monotonic()
+        self.ended = 0.0
+        """0 while it runs."""
+        self.task.add_done_callback(self._end)
         self._ends = loop.time() + handler.policy.timeout_ms / 1000 + GRACE_S
+
+    def _end(self, _: object) -> None:
+        self.ended = time.monotonic()
 
     async def answer(self) -> Answer:
         """Return its answer. Raises: what it raised, TimeoutError, InvalidEvent.
@@ -136,3 +148,37 @@ def message_of(error: BaseException) -> str:
         return str(error)
     except Exception:  # noqa: BLE001 - its __str__ is a handler's code, too
         return "(its message cannot be read)"
+
+
+def failure_line(run: HandlerRun, error: BaseException) -> str:
+    """Return what a log says of a run that is tried again, in one line."""
+    handler, event, *_ = run
+    what = f"attempt {event.attempt} of {handler.policy.attempts} at event {event.id or event.position}"
+    reason = f"{type(error).__name__}: {message_of(error)}"[:REASON_CHARACTERS]
+    return f"{handler.name}: {what} on {event.channel} failed: {reason}"
+
+
+def poisoned(others: int) -> str:
+    return f"{others} processes crashed or hung while they handled it"
+
+
+def portions(records: Sequence[EventRecord], size: int) -> Sequence[Sequence[EventRecord]]:
+    """Return records in portions of *size*."""
+    return [records[at : at + size] for at in range(0, len(records), size)] if size < len(records) else (records,)
+
+
+def is_let_through(signatures: Signatures, record: EventRecord) -> bool:
+    """Note on a record what is wrong with its signature; returns whether the channel's policy lets it through."""
+    channel = record.channel.decode(errors="replace")
+    policy = signatures.policy(channel)
+    if policy == "off":
+        return False
+    try:
+        signatures.check(record.fields(), record.position)
+    except InvalidEvent as bad:
+        if policy == "require":
+            record.fault = str(bad)
+            return False
+        log.warning("an event on %s would be refused: %s", channel, bad)
+        return True
+    return False

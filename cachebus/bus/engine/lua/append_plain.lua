@@ -12,7 +12,7 @@ for i = 4, #ARGV, 4 do
   if number > tonumber(redis.call('HGET', numbers, channel) or 0) then
     if redis.call('XLEN', events) >= most then break end
     redis.call('XADD', events, '*', 'channel', channel, 'payload', ARGV[i + 3], 'id',
-      'plain:' .. marker .. ':' .. ARGV[i + 2])
+      'plain:' .. marker .. ':' .. ARGV[i + 2], 'by', 'plain PUBLISH')
     redis.call('HSET', numbers, channel, number)
     new = new + 1
   end

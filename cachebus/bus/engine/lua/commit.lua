@@ -12,7 +12,7 @@
 --   scope | topic\nmessage | key, view\narguments, or with \ntraceparent | retry, delay ms, item | retry, delay ms | retry done
 --   | dead letter: kind, channel, payload, handler, attempts, reason, detail, id, key, position,
 --     id of the letter it was before
---   | shard, channel, payload, id, key, timestamp, signature, traceparent | mark
+--   | shard, channel, payload, id, key, timestamp, signature, traceparent, by | mark
 --   | window: name, first and newest event, ms, quiet and most, ms, run | delayed: id, delay ms, item
 -- ARGV[last] causes of the scopes, JSON (freshness/cause.py)
 -- returns {1 written or 2 it was written before, clock '<us>.<era>', server time us, events waiting,
@@ -132,7 +132,7 @@ end
 for _ = 1, tonumber(ARGV[22]) do
   local channel, payload = ARGV[at + 1], ARGV[at + 2]
   local fields = { 'channel', channel, 'payload', payload, 'id', ARGV[at + 3] }
-  for i, name in ipairs({ 'key', 'timestamp', 'signature', 'traceparent' }) do
+  for i, name in ipairs({ 'key', 'timestamp', 'signature', 'traceparent', 'by' }) do
     if ARGV[at + 3 + i] ~= '' then
       fields[#fields + 1] = name
       fields[#fields + 1] = ARGV[at + 3 + i]
@@ -144,7 +144,7 @@ for _ = 1, tonumber(ARGV[22]) do
     bury(letters, letter_ids, ARGV[11], { 'unfit', channel, payload, '', 0, 'the stream has no ids left: a foreign XADD used the '
       .. 'last one; publish it again', '', ARGV[at + 3], ARGV[at + 4], '' }, 1)
   end
-  at = at + 8
+  at = at + 9
 end
 for i = 1, tonumber(ARGV[23]) do
   redis.call('HDEL', marks, ARGV[at])

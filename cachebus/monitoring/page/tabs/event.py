@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import msgspec
 
+from cachebus.bus.engine.run_log import RememberedRun
 from cachebus.bus.feed import RECORDS_A_READ
 from cachebus.cache.cache import Cache
 from cachebus.cache.tiers.entry import FIRST_BYTES, stub
+from cachebus.cache.upkeep.answers import ask
 from cachebus.errors import ConfigurationError
 from cachebus.freshness.clock import parse_clock
 from cachebus.freshness.scopes import scopes_of
@@ -31,7 +33,7 @@ class LifeStep(msgspec.Struct, frozen=True):
     """One bar of the waterfall. Times are milliseconds of the server's clock."""
 
     what: str
-    """`waited`, `handled`, `told`, `read fresh`, `retry`, `delayed`, `failed`."""
+    """`waited`, `ran`, `handled`, `told`, `read fresh`, `retry`, `delayed`, `failed`."""
     who: str
     from_ms: float
     until_ms: float | None
@@ -48,6 +50,8 @@ class EventLife(msgspec.Struct, frozen=True):
     steps: list[LifeStep]
     fresh_ms: float | None
     """From its publication until no process read older values; None where that is not known."""
+    answered: int
+    """Processes that said which runs of handlers they remember: they do within ten seconds."""
 
 
 async def lives_of(cache: Cache, asked: str, shards: int) -> list[EventLife]:
@@ -68,12 +72,14 @@ async def _life(cache: Cache, event: FoundEvent) -> EventLife:
     began = float(event.published_ms or event.due_ms)
     clocks = sorted({effect.clock for effect in event.invalidated})
     handled_ms = clocks[0] / 1000 if clocks else None
-    steps: list[LifeStep] = []
+    told = await ask(cache.client, f"event {event.position}", RememberedRun) if event.position else []
+    steps = [_ran(run, each.process) for each in told for run in each.told]
+    began_ms = min((step.from_ms for step in steps), default=handled_ms)
     if event.state == "delayed":
         steps.append(LifeStep("delayed", "", began, None, "is published when its time comes"))
     elif event.state != "trimmed":
-        says = "in its shard, then in its handlers" if event.state == "handled" else "for a worker"
-        steps.append(LifeStep("waited", f"shard {event.shard}", began, handled_ms, says))
+        says = "in its shard" if event.state == "handled" else "for a worker"
+        steps.append(LifeStep("waited", f"shard {event.shard}", began, began_ms, says))
     for effect in event.invalidated:
         at_ms = effect.clock / 1000
         steps.append(LifeStep("handled", effect.handler, at_ms, at_ms, "committed; made old", effect.scopes))
@@ -89,8 +95,17 @@ async def _life(cache: Cache, event: FoundEvent) -> EventLife:
         at_ms = float(letter.partition("-")[0])
         steps.append(LifeStep("failed", "", at_ms, at_ms, "became a dead letter", [f"letter:{letter}"]))
     fresh = max(0.0, clocks[-1] / 1000 - began) if clocks and began else None
-    order = ("delayed", "waited", "handled", "told", "read fresh", "retry", "failed")
-    return EventLife(event, sorted(steps, key=lambda step: (int(step.from_ms), order.index(step.what))), fresh)
+    order = ("delayed", "waited", "ran", "handled", "told", "read fresh", "retry", "failed")
+    return EventLife(
+        event, sorted(steps, key=lambda step: (int(step.from_ms), order.index(step.what))), fresh, len(told)
+    )
+
+
+def _ran(run: RememberedRun, process: str) -> LifeStep:
+    """Return a run of a handler as a step. Pure."""
+    together = f", for {run.events:,} events together" if run.events > 1 else ""
+    says = f"attempt {run.attempt} in {process}{together}; {run.error and 'raised '}{run.error or 'ended well'}"
+    return LifeStep("ran", run.handler, run.from_ms, run.until_ms, says)
 
 
 async def _told(client: Client, clocks: Sequence[int]) -> list[LifeStep]:

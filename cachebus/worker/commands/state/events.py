@@ -46,7 +46,8 @@ def _lines(event: FoundEvent) -> Iterator[str]:
         state += f", {len(event.letters)} dead-lettered"
     yield f"event      {printable(event.id) or '-'}, position {event.position}"
     yield f"state      {state}"
-    yield f"published  {moment(event.published_ms * 1000, 'milliseconds')}"
+    by = f", by {printable(event.by)}" if event.by else ""
+    yield f"published  {moment(event.published_ms * 1000, 'milliseconds')}{by}"
     yield f"channel    {printable(event.channel)}, key {printable(event.key) or '-'}, shard {event.shard}"
     for retry in event.retries:
         yield f"retry      {printable(retry.handler)}, due in {span(retry.due_in_ms * 1000)}"

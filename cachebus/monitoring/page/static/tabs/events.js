@@ -64,7 +64,7 @@ function life(id) {
 
 const STATES = { waiting: ["warn", "waits"], handled: ["ok", "handled"], delayed: ["", "to be published later"], trimmed: ["", "no longer kept"] };
 
-function drawn({ event, steps, fresh_ms }) {
+function drawn({ event, steps, fresh_ms, answered }) {
   const times = steps.flatMap(({ from_ms, until_ms }) => [from_ms, until_ms ?? from_ms]).filter(Boolean);
   const from = Math.min(event.published_ms || Infinity, ...times), whole = Math.max(1, Math.max(...times) - from);
   const percent = (ms) => `${((96 * (ms - from)) / whole).toFixed(2)}%`;
@@ -75,8 +75,8 @@ function drawn({ event, steps, fresh_ms }) {
   };
   const [kind, word] = STATES[event.state] ?? ["", event.state];
   return html`<section class="card">${head(html`<span class="mono">${event.id || event.position}</span>`, html`${chip(kind, word)}${fresh_ms === null ? "" : html`<b>fresh after ${span(fresh_ms)}</b>`}`, 1)}
-<dl class="facts">${fact("channel", html`<span class="mono">${event.channel}</span>`)}${event.key ? fact("key", html`<span class="mono">${event.key}</span>`) : ""}${event.position ? fact("position", html`<span class="mono">${event.position}</span>`) : ""}${event.shard >= 0 ? fact("shard", event.shard) : ""}${event.published_ms ? fact("published", html`${moment(event.published_ms)} (${ago(event.published_ms)})`) : ""}${event.due_ms ? fact("due", moment(event.due_ms)) : ""}</dl>
-<ol class="fall" aria-label="Its life, step by step">${steps.map(row)}</ol><details><summary>payload</summary><pre tabindex="0" aria-label="Payload">${event.payload}</pre></details></section>`;
+<dl class="facts">${fact("channel", html`<span class="mono">${event.channel}</span>`)}${event.key ? fact("key", html`<span class="mono">${event.key}</span>`) : ""}${event.position ? fact("position", html`<span class="mono">${event.position}</span>`) : ""}${event.shard >= 0 ? fact("shard", event.shard) : ""}${event.by ? fact("published by", html`<span class="mono">${event.by}</span>`) : ""}${event.published_ms ? fact("published", html`${moment(event.published_ms)} (${ago(event.published_ms)})`) : ""}${event.due_ms ? fact("due", moment(event.due_ms)) : ""}</dl>
+<ol class="fall" aria-label="Its life, step by step">${steps.map(row)}</ol>${event.state === "handled" && !steps.some(({ what }) => what === "ran") ? html`<p class="soft">${answered ? "No worker that runs remembers its handlers: each keeps its last 2,000 runs." : "How long its handlers took is asked of the workers, which answer within ten seconds."}</p>` : ""}<details><summary>payload</summary><pre tabindex="0" aria-label="Payload">${event.payload}</pre></details></section>`;
 }
 
 function named(name) {
