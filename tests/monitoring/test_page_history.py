@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from cachebus import Cache, CacheSettings, Client
-from cachebus.cache.upkeep.reporter import Observed, Reporter
+from cachebus.cache.upkeep.reporter import MOST_CAUSES, NamedCause, Observed, Reporter, causes_key
+from cachebus.freshness.cause import caused_by
 from cachebus.monitoring.history import Buckets, FinishedBuckets, History, percentiles, total
 from cachebus.monitoring.verdict import gathering
 from cachebus.monitoring.view_table import view_row
@@ -127,6 +128,32 @@ def test_percentiles_are_upper_bounds_of_their_step() -> None:
     observed.fresh(60_000, 1000)
     assert percentiles(observed.latencies)[0] == float("inf")
     assert percentiles({}) == [None, None, None]
+
+
+def test_a_process_tells_a_bounded_number_of_causes_apart() -> None:
+    """More are counted by their kind: nothing is lost, and nobody's thousand names fill the memory of all."""
+    observed = Observed()
+    for number in range(MOST_CAUSES + 50):
+        with caused_by("deploy", f"v{number}"):
+            observed.invalidated(["k:a"])
+    assert len(observed._invalidated) == MOST_CAUSES + 1
+    assert sum(observed._invalidated[NamedCause("deploy")].values()) == 50
+
+
+async def test_an_hour_keeps_a_bounded_number_of_causes(connect: Connect, client: Client) -> None:
+    """Of those it has it counts on; the rest is in the counters of kinds."""
+    cache = await connect()
+    declare(cache)
+    hour = client.now_us() // 3_600_000_000 * 3600
+    full = [part for number in range(1000) for part in (f'["v","event","h{number}",""]', "1 1")]
+    for key in (causes_key(client, hour), causes_key(client, hour + 3600)):  # whichever the test runs in
+        await client.store.call("HSET", key, *full)
+        await client.store.call("EXPIRE", key, 60)
+    await cache.views[VIEW]("AAPL")
+    await cache.invalidate(keys=["price:AAPL"])
+    assert await reporter(cache).flush()
+    assert await client.store.call("HLEN", causes_key(client, hour)) == 1000
+    assert total(await History(client).minutes(2))[VIEW]["invalidated by process"] == 1
 
 
 def test_a_view_says_how_long_its_loads_take() -> None:

@@ -12,8 +12,9 @@ import pytest
 
 from cachebus.bus.dead_letters import DeadLetters
 from cachebus.bus.letters import RetryItem
-from cachebus.cache.upkeep.reporter import process_name, releases_key
+from cachebus.cache.upkeep.reporter import causes_key, process_name, releases_key
 from cachebus.errors import PublishRefused
+from cachebus.freshness.cause import caused_by
 from cachebus.locks.locks import Locks
 from cachebus.monitoring.advice.analysis import report_key
 from cachebus.monitoring.advice.computing import Analysable, report_of
@@ -61,6 +62,42 @@ async def test_a_view_has_a_page_of_its_own(shop: Site, browser: httpx.AsyncClie
     assert len(minutes["steps"]) == 60
     unknown = await data(browser, "view", name="no:{such}")
     assert (unknown["row"], unknown["largest"], unknown["policy"]) == (None, [], {})
+
+
+async def test_who_made_a_views_values_old_is_known_for_a_day(shop: Site, browser: httpx.AsyncClient) -> None:
+    """By name, of all processes and causes: also when the journal has forgotten it."""
+    await shop.cache.views[SUMMARY](1)
+    for number in (1, 2):
+        await shop.bus.publish("trade:created", {"user_id": number}, id=f"t-{number}")
+    await until(lambda: shop.consumer.stats.events == 2, "the trades to be handled")
+    with caused_by("deploy", "v42", "migrated"):
+        await shop.cache.invalidate(prefix="portfolio:")
+    for _ in range(3):
+        await shop.cache.invalidate(keys=["portfolio:1:summary"])
+    handler = next(each.name for each in shop.consumer._dispatcher.routes.handlers if each.name.endswith("traded"))
+    known = {
+        ("process", process_name(), "", 3),
+        ("event", handler, "t-2", 2),
+        ("deploy", "v42", "migrated", 1),
+    }
+
+    async def seen() -> set[tuple[str, str, str, int]]:
+        recent = (await data(browser, "view", name=SUMMARY))["recent"]
+        assert all(abs(each["last_ms"] - shop.cache.client.now_us() / 1000) < 60_000 for each in recent)
+        return {(each["kind"], each["who"], each["what"], each["times"]) for each in recent}
+
+    assert await seen() == known
+    await flushed(shop.cache)
+    client = shop.cache.client
+    await client.store.call("XTRIM", client.names.journal, "MAXLEN", 0)  # as two minutes later
+    forgotten = {(kind, who, "" if kind == "event" else what, times) for kind, who, what, times in known}
+
+    async def still_known() -> bool:
+        return await seen() == forgotten
+
+    await until(still_known, "the names without the journal")  # what a look brought is kept for four seconds
+    hour = client.now_us() // 3_600_000_000 * 3600
+    assert 25 * 3600 < await client.store.call("TTL", causes_key(client, hour)) <= 26 * 3600
 
 
 def test_a_window_is_a_name_or_two_moments() -> None:

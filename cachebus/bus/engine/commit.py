@@ -119,7 +119,8 @@ class Plan:
         self.first = b""
         self.opened = 0.0
         self.events = 0
-        self.scopes: dict[str, None] = {}
+        self.scopes: dict[str, str] = {}
+        """Each with the handler that named it last."""
         self.causes: list[tuple[int, str, Sequence[EventRecord | Event]]] = []
         """Of the scopes, in their order: how many, the handler, its events."""
         self.broadcasts: list[bytes] = []
@@ -174,7 +175,7 @@ class Plan:
         if scopes:
             before = len(known)
             for scope in scopes:
-                known[scope] = None
+                known[scope] = handler
             named = len(known) - before
             arguments -= len(scopes) - named
             self.causes.append((named, handler, events))

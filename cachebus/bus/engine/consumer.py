@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,8 +63,8 @@ class Committed(NamedTuple):
     newest_ms: int
     waiting: int
     """Events in the stream behind its last one."""
-    scopes: Collection[str] = ()
-    """What it made unreadable."""
+    scopes: Mapping[str, str] = {}
+    """What it made unreadable, each with a handler that named it."""
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -25,8 +25,9 @@ from cachebus.cache.upkeep.answers import MOST_ASKED, answer, asked_key
 from cachebus.cache.upkeep.lives import TAGGED
 from cachebus.cache.upkeep.reach import Reach, Tagged, Under
 from cachebus.errors import ServerError
-from cachebus.freshness.cause import current_cause
+from cachebus.freshness.cause import Cause, current_cause
 from cachebus.redis.client import Client
+from cachebus.redis.connection import Argument
 
 log = logging.getLogger("cachebus")
 
@@ -35,8 +36,11 @@ MINUTE_TTL_S = 2 * 3600
 HOURS_KEPT = 8 * 24
 HOUR_TTL_S = (HOURS_KEPT + 2) * 3600
 PROCESSES_TTL_S = 3600
-PAIRS_AT_ONCE = 450
-"""Counters in one call: a script takes at most 1,000 arguments."""
+PAIRS_AT_ONCE, CAUSES_AT_ONCE = 400, 40
+"""Counters and causes in one call: a script takes at most 1,000 arguments."""
+MOST_CAUSES = 200
+"""Names of causes that one process tells apart; more are counted by their kind alone."""
+CAUSES_TTL_S = 26 * 3600
 PLATFORM_NAMES = ("DYNO", "RAILWAY_REPLICA_ID", "RENDER_INSTANCE_ID", "FLY_MACHINE_ID")
 """How Heroku, Railway, Render and Fly call one running copy."""
 RELEASE_NAMES = ("RELEASE", "RAILWAY_GIT_COMMIT_SHA", "HEROKU_SLUG_COMMIT", "HEROKU_BUILD_COMMIT", "RENDER_GIT_COMMIT")
@@ -65,6 +69,15 @@ class Counted(Tagged, Protocol):
     stats: ViewStats
 
 
+class NamedCause(NamedTuple):
+    """Why something was invalidated, by name, without what is each time another one: the id of an event."""
+
+    kind: str
+    who: str = ""
+    """'' for all whose names found no room."""
+    what: str = ""
+
+
 class Observed:
     """What a process tells of itself beside its cache: gauges that are asked for, latencies that are brought."""
 
@@ -77,25 +90,33 @@ class Observed:
         """The sum of them all."""
         self.lives = Counter[tuple[str, str]]()
         """What became of loaded values (`lives`)."""
-        self._invalidated: dict[str, Counter[Under]] = {}
-        """By kind of cause and by what they are of: scopes invalidated from this process."""
+        self._invalidated: dict[NamedCause, Counter[Under]] = {}
+        """By cause and by what they are of: scopes invalidated from this process."""
         self._views = views if views is not None else {}
         self.reach = Reach(self._views)
+        self._process = Cause("process", process_name())
 
-    def committed(self, latency_ms: float, events: int, scopes: Iterable[str]) -> None:
-        """Count one commit of a consumer: its events, how long they took, and what they made unreadable."""
+    def committed(self, latency_ms: float, events: int, scopes: Mapping[str, str]) -> None:
+        """Count one commit of a consumer: its events, how long they took, and what they made unreadable, by handler."""
         self.fresh(latency_ms, events)
-        self.invalidated(scopes, "event")
+        of = self.reach.of
+        for scope, handler in scopes.items():
+            self._of_cause(NamedCause("event", handler))[of(scope)] += 1
 
-    def invalidated(self, scopes: Iterable[str], kind: str = "") -> None:
-        """Count what was made unreadable, for a cause of this kind (`freshness.cause`); '' for the current one."""
-        if not kind:
-            cause = current_cause()
-            kind = cause.kind if cause is not None else "process"
-        counter = self._invalidated.setdefault(kind, Counter())
+    def invalidated(self, scopes: Iterable[str]) -> None:
+        """Count what was made unreadable, for the current cause (`freshness.cause`)."""
+        cause = current_cause() or self._process
+        counter = self._of_cause(NamedCause(cause.kind, cause.who, "" if cause.kind == "event" else cause.what))
         of = self.reach.of
         for scope in scopes:
             counter[of(scope)] += 1
+
+    def _of_cause(self, cause: NamedCause) -> Counter[Under]:
+        counter = self._invalidated.get(cause)
+        if counter is None:
+            cause = cause if len(self._invalidated) < MOST_CAUSES else NamedCause(cause.kind)
+            counter = self._invalidated.setdefault(cause, Counter())
+        return counter
 
     def invalidations(self) -> Counter[tuple[str, str]]:
         """Return by view and kind of cause how many scopes were invalidated under which it may have values.
@@ -103,15 +124,22 @@ class Observed:
         Also of views that only other processes declare. What views count themselves is brought up to date.
         """
         counted = Counter[tuple[str, str]]()
-        for kind, by_place in self._invalidated.items():
-            for under, number in by_place.items():
-                for view in under.views:
-                    counted[view, kind] += number
+        for (view, cause), number in self.causes().items():
+            counted[view, cause.kind] += number
         own = Counter[str]()
         for (view, _), number in counted.items():
             own[view] += number
         for view in own.keys() & self._views.keys():
             self._views[view].stats.invalidations = own[view]
+        return counted
+
+    def causes(self) -> Counter[tuple[str, NamedCause]]:
+        """Return by view and cause the same."""
+        counted = Counter[tuple[str, NamedCause]]()
+        for cause, by_place in self._invalidated.items():
+            for under, number in by_place.items():
+                for view in under.views:
+                    counted[view, cause] += number
         return counted
 
     def tags_invalidated(self) -> Counter[str]:
@@ -177,6 +205,11 @@ def process_name(environment: Mapping[str, str] = os.environ) -> str:
     return f"{place or socket.gethostname()}.{os.getpid()}"
 
 
+def causes_key(client: Client, hour: int) -> str:
+    """Return the name of the hash of causes of an hour, by its start in seconds since 1970."""
+    return client.names.bus("causes", str(hour))
+
+
 def releases_key(client: Client) -> str:
     """Return the name of the sorted set of releases by when each was first seen."""
     return client.names.bus("releases")
@@ -206,6 +239,7 @@ class Reporter:
         self._name = name or process_name()
         self._sent = self._counted()
         """What is counted in Redis already; what was before, another loop of this process has reported."""
+        self._caused = self._observed.causes()
         self._told = False
         self._follow = follow
         self._release = release_of()
@@ -229,13 +263,18 @@ class Reporter:
         if not new and (last or not (self._told or self._observed.gauges or counted)):
             return await self._leave() if self._told else False
         self._sent = counted
+        causes = self._observed.causes()
+        caused = [(each, count - self._caused[each]) for each, count in causes.items() if count > self._caused[each]]
+        self._caused = causes
         try:
             if self._release and not self._told:
                 await self._mark()
             wanted: bytes | None = None
             questions: list[bytes] = []
-            for first in range(0, max(1, len(new)), PAIRS_AT_ONCE):
-                wanted, questions = await self._note(new[first : first + PAIRS_AT_ONCE])
+            for part in range(max(1, -(-len(new) // PAIRS_AT_ONCE), -(-len(caused) // CAUSES_AT_ONCE))):
+                wanted, questions = await self._note(
+                    new[part * PAIRS_AT_ONCE :][:PAIRS_AT_ONCE], caused[part * CAUSES_AT_ONCE :][:CAUSES_AT_ONCE]
+                )
             self._told = True
             await answer(self._client, self._name, questions)
             if self._follow is not None:
@@ -245,7 +284,9 @@ class Reporter:
             log.debug("history: %s", away)
             return False
 
-    async def _note(self, pairs: list[tuple[str, int]]) -> tuple[bytes | None, list[bytes]]:
+    async def _note(
+        self, pairs: list[tuple[str, int]], caused: list[tuple[tuple[str, NamedCause], int]]
+    ) -> tuple[bytes | None, list[bytes]]:
         names, now_us = self._client.names, self._client.now_us()
         second = now_us // 1_000_000
         keys = (
@@ -254,6 +295,7 @@ class Reporter:
             names.bus("processes"),
             names.bus("recording"),
             asked_key(self._client),
+            causes_key(self._client, second - second % 3600),
         )
         stats = self._stats()
         report = ProcessReport(
@@ -271,10 +313,13 @@ class Reporter:
             self._release,
             import_module("cachebus").__version__,
         )
-        fixed = (MINUTE_TTL_S, HOUR_TTL_S, PROCESSES_TTL_S, self._name, msgspec.json.encode(report))
-        wanted, questions = await self._client.store.run(
-            "cache/upkeep/note_history", keys, (*fixed, MOST_ASKED, *(part for pair in pairs for part in pair))
-        )
+        args: list[Argument] = [MINUTE_TTL_S, HOUR_TTL_S, PROCESSES_TTL_S, self._name, msgspec.json.encode(report)]
+        args += (MOST_ASKED, CAUSES_TTL_S, now_us, len(caused))
+        for (view, cause), number in caused:
+            args += (msgspec.json.encode((view, *cause)), number)
+        for name, number in pairs:
+            args += (name, number)
+        wanted, questions = await self._client.store.run("cache/upkeep/note_history", keys, args)
         return wanted, questions
 
     async def _mark(self) -> None:

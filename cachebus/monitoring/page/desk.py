@@ -26,6 +26,7 @@ from cachebus.monitoring.page.actions import Actions
 from cachebus.monitoring.page.answers import NO_STORE, json_answer
 from cachebus.monitoring.page.purge import Purge
 from cachebus.monitoring.page.tabs.browsers import show_browsers
+from cachebus.monitoring.page.tabs.causes import causes_of_day
 from cachebus.monitoring.page.tabs.event import lives_of
 from cachebus.monitoring.page.tabs.failures import Failures, LetterFilter
 from cachebus.monitoring.page.tabs.find import find
@@ -73,7 +74,7 @@ class Desk:
         self._locks = Locks(cache.client, owner="live page")
         self._audit, self._chronicle = Audit(cache.client), Chronicle(cache.client)
         self._inventory, self._findings, self._samples = Kept(INVENTORY_S), Kept(INVENTORY_S), Kept(SLOW_S)
-        self._silence = Kept(CALM_S)
+        self._silence, self._causes = Kept(CALM_S), Kept(CALM_S)
         self._looks: dict[str, Show] = {
             "state": self._state,
             "now": self._now,
@@ -172,7 +173,8 @@ class Desk:
     async def _view(self, request: Request, glance: Glance) -> Any:
         window = FigureWindow.of(request.query_params, glance.at_ms / 1000, usual="24h")
         hours = await self._gathering.day() if glance.known is not None else {}
-        return await show_view(self._cache, glance, request.query_params.get("name", ""), window, hours)
+        causes = await self._causes.get(lambda: causes_of_day(self._client)) if glance.known is not None else {}
+        return await show_view(self._cache, glance, request.query_params.get("name", ""), window, hours, causes)
 
     async def _events(self, _request: Request, glance: Glance) -> Any:
         return {"waits": glance.known.waits if glance.known is not None else None}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -14,14 +14,14 @@ from cachebus.cache.cache import Cache
 from cachebus.cache.upkeep.popularity import most_read
 from cachebus.cache.upkeep.reach import pattern_of
 from cachebus.cache.view import View
-from cachebus.freshness.cause import read_causes
 from cachebus.monitoring.history import Buckets, total
 from cachebus.monitoring.layers import CACHED, layers_of
+from cachebus.monitoring.page.tabs.causes import Counted, SeenCause, recent_causes, seen_causes
 from cachebus.monitoring.page.window import FigureWindow
 from cachebus.monitoring.verdict.gathering import Glance, Known
 from cachebus.monitoring.verdict.marks import Mark
 from cachebus.monitoring.view_table import ViewRow, ttls_of, view_row, view_rows
-from cachebus.redis.walk import literal, names_like, stream_pages
+from cachebus.redis.walk import literal, names_like
 
 SHOWN = 300
 """Views in the table: of more, the cheapest are left out."""
@@ -30,7 +30,6 @@ POINTS = 30
 HOTTEST, LARGEST = 10, 10
 MOST_LOOKED_AT = 4_000
 """Entries whose size is asked for."""
-MOST_CAUSES = 30
 
 
 class ViewsShown(msgspec.Struct, frozen=True):
@@ -68,18 +67,6 @@ class ViewStep(msgspec.Struct, frozen=True, kw_only=True):
     """Invalidations by kind of cause."""
 
 
-class RecentCause(msgspec.Struct, frozen=True):
-    """Who made values of the view old in the last minutes, as long as the journal keeps it."""
-
-    kind: str
-    who: str
-    what: str
-    times: int
-    last_ms: float
-    scope: str
-    """One of the names."""
-
-
 class HotCall(msgspec.Struct, frozen=True):
     """What is read most."""
 
@@ -106,7 +93,7 @@ class ViewShown(msgspec.Struct, frozen=True):
     marks: list[Mark]
     policy: dict[str, Any]
     """What is declared, as far as this process knows it."""
-    recent: list[RecentCause]
+    recent: Sequence[SeenCause]
     hottest: list[HotCall]
     largest: list[StoredKey]
     looked_at: int
@@ -126,7 +113,9 @@ def show_views(glance: Glance, window: FigureWindow, hours: Buckets) -> ViewsSho
     return ViewsShown(window, rows[:SHOWN], len(rows[SHOWN:]), lines, marks)
 
 
-async def show_view(cache: Cache, glance: Glance, name: str, window: FigureWindow, hours: Buckets) -> ViewShown:
+async def show_view(
+    cache: Cache, glance: Glance, name: str, window: FigureWindow, hours: Buckets, causes: Counted
+) -> ViewShown:
     """Return one view. Raises: ServerError."""
     known = glance.known
     if known is None:
@@ -135,7 +124,7 @@ async def show_view(cache: Cache, glance: Glance, name: str, window: FigureWindo
     row = next((each for each in _rows(known, _chosen(known, window, hours), window) if each.name == name), None)
     view = cache.views.get(name)
     recent, hottest, (largest, looked_at) = await asyncio.gather(
-        _recent(cache, name), _hottest(cache, name, view), _largest(cache, name)
+        recent_causes(cache, name), _hottest(cache, name, view), _largest(cache, name)
     )
     return ViewShown(
         window,
@@ -143,7 +132,7 @@ async def show_view(cache: Cache, glance: Glance, name: str, window: FigureWindo
         [view_step(at, view_row(name, Counter(bucket.get(name, {})), None, 1)) for at, bucket in buckets.items()],
         [mark for mark in known.marks if mark.reaches(min(buckets, default=0) * 1000)],
         _policy(view),
-        recent,
+        seen_causes(causes.get(name, {}), recent),
         hottest,
         largest,
         looked_at,
@@ -209,27 +198,6 @@ POLICY_FIELDS = (
     "hard_timeout_ms",
     "max_load_ms",
 )
-
-
-async def _recent(cache: Cache, name: str) -> list[RecentCause]:
-    """Read in the journal, which goes back some two minutes, who invalidated names under which it has values."""
-    of = cache.observed.reach.of
-    seen: dict[tuple[str, str, str], RecentCause] = {}
-    async for page in stream_pages(cache.client.store, cache.client.names.journal):
-        for identity, fields in page:
-            scopes = fields.get("scopes", b"").decode(errors="replace").split("\n")
-            for caused in read_causes(fields.get("cause", b""), scopes):
-                met = next((scope for scope in caused.scopes if name in of(scope).views), None)
-                if met is None:
-                    continue
-                cause = caused.cause
-                what = "" if cause.kind == "event" else cause.what  # each event has an id of its own
-                before = seen.get((cause.kind, cause.who, what))
-                at_ms = int(identity.partition(b"-")[0]) / 1000
-                times = before.times + 1 if before is not None else 1
-                last = cause.what if cause.kind == "event" else what
-                seen[cause.kind, cause.who, what] = RecentCause(cause.kind, cause.who, last, times, at_ms, met)
-    return heapq.nlargest(MOST_CAUSES, seen.values(), key=lambda cause: cause.times)
 
 
 async def _hottest(cache: Cache, name: str, view: View[Any, Any] | None) -> list[HotCall]:
