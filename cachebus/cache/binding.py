@@ -185,6 +185,12 @@ class Binding:
         return f"({', '.join(scopes)})"
 
 
+def unwrapped(function: Any) -> tuple[Any, bool]:
+    """Return the function below `@classmethod` or `@staticmethod`, and whether it is a class's."""
+    over = isinstance(function, classmethod | staticmethod)
+    return function.__func__ if over else function, isinstance(function, classmethod)
+
+
 def _declaration(parameter: inspect.Parameter) -> str:
     return parameter.name if parameter.default is parameter.empty else f"{parameter.name}=_{parameter.name}"
 

@@ -27,6 +27,14 @@ class Demand(NamedTuple):
     """Serve what there is; what is loaded is for the caller alone. Where the load may see what is not committed."""
 
 
+def with_words(demand: Demand, kwargs: dict[str, Any]) -> Demand:
+    """Return *demand* with what a call adds in words that every view has; they leave *kwargs*."""
+    after, strict = kwargs.pop("fresh_after", None), kwargs.pop("strict", demand.strict)
+    if after is not None and not isinstance(after, str):
+        raise TypeError(f"fresh_after: {after!r} is not a clock; pass on the text that invalidate() returned")
+    return demand._replace(fresh_after=after or demand.fresh_after, strict=bool(strict))
+
+
 class Warmed(NamedTuple):
     """What `View.warm` found or made: the clock the entry was born at, and whether the loader ran here."""
 
@@ -46,29 +54,26 @@ Load = Callable[[], Awaitable[Any]]
 """The loader with its arguments, as one reader brings it."""
 
 
-class Call(msgspec.Struct):
-    """One view with one set of arguments: everything a read of it needs but the loader. May be kept and used again."""
+class CallKind(msgspec.Struct, eq=False):
+    """What the calls of one view have in common, or plain values of one type and TTL."""
 
-    key: str
-    entry: str
-    scopes: tuple[str, ...]
-    tags: tuple[str, ...]
     codec: AnyCodec
     policy: ViewPolicy
     stats: ViewStats
+    view: str = PLAIN
+    """The name they are counted under."""
+    plain: bool = False
+    """Whether they are plain values: somebody may `set` one at any moment."""
     ttl_of: Callable[[Any], int] | None = None
     """TTL by value, milliseconds, where it depends on the value."""
     tags_of: Callable[[Any], tuple[str, ...]] | None = None
     """Tags by value, where they depend on the value."""
     keep: Callable[[Any], object] | None = None
     """Whether a loaded value is stored; None: each is."""
-    plain: bool = False
-    """Whether it is a plain value: somebody may `set` it at any moment."""
-    view: str = PLAIN
-    """The name it is counted under."""
-    floor: int = 0
-    """Least `born` acceptable, as of `floor_version` (see `Reader`)."""
-    floor_version: int = -1
+    leaning: int = 0
+    """What was lately found in Redis, hits less misses (`Lookup.looked`)."""
+    covered_since: int = -1
+    """The `Freshness.since` that is older than any of their entries: the table can judge all of them."""
 
     def ttl_ms(self, value: Any) -> int:
         """Return how long *value* is fresh."""
@@ -76,13 +81,24 @@ class Call(msgspec.Struct):
             return self.policy.negative_ttl_ms
         return self.ttl_of(value) if self.ttl_of is not None else self.policy.ttl_ms
 
+
+class Call(msgspec.Struct, frozen=True):
+    """One call with its arguments: everything a read of it needs but the loader. May be kept and used again."""
+
+    key: str
+    entry: str
+    scopes: tuple[str, ...]
+    tags: tuple[str, ...]
+    kind: CallKind
+
     def all_tags(self, value: Any) -> tuple[str, ...]:
         """Return the tags of *value*: those known before the load, and those it brings."""
-        return tuple(dict.fromkeys((*self.tags, *self.tags_of(value)))) if self.tags_of is not None else self.tags
+        tags_of = self.kind.tags_of
+        return tuple(dict.fromkeys((*self.tags, *tags_of(value)))) if tags_of is not None else self.tags
 
     def own(self, value: Any, payload: bytes | None) -> Any:
         """Return *value* as its caller may keep it: shared where nobody can change it, else decoded afresh."""
-        return value if payload is None else self.codec.decode(payload)
+        return value if payload is None else self.kind.codec.decode(payload)
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):

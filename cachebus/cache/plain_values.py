@@ -6,12 +6,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from cachebus.cache.call import USUAL, AnyCodec, Call
+from cachebus.cache.call import USUAL, AnyCodec, Call, CallKind
 from cachebus.cache.misses import Miss, Misses, birth
 from cachebus.cache.policy import ViewPolicy
 from cachebus.cache.reads.reader import Reader, read_and_store_nothing
@@ -35,6 +35,8 @@ from cachebus.templates import stored_name
 T = TypeVar("T")
 D = TypeVar("D")
 
+MOST_KINDS = 256
+"""Types and TTLs of plain values that are remembered."""
 _MISSING = object()
 
 
@@ -58,6 +60,7 @@ class PlainValues(ABC):
         self.forms = SelfDescribing(codecs)
         """How values that no type describes are written; knows the application's codecs."""
         self._codecs: dict[Any, PlainCodec] = {}
+        self._kinds: dict[tuple[Any, int], CallKind] = {}
         self._misses = Misses()
         self._plain_stats = ViewStats()
         self.watchers: tuple[ReadWatcher, ...] = ()
@@ -113,7 +116,7 @@ class PlainValues(ABC):
         if found is None:
             self._missed(1)
             return _MISSING
-        return _opened(call.codec, key, found.value, found.payload)
+        return _opened(call.kind.codec, key, found.value, found.payload)
 
     def _missed(self, reads: int) -> None:
         """Count plain reads that found nothing, or with the cache switched off did not look."""
@@ -294,15 +297,23 @@ class PlainValues(ABC):
         if tags:
             scopes_to_invalidate(tags=tags)  # only checked
         ttl_ms = self.settings.default_ttl_ms if ttl is None else milliseconds(ttl, f"key {key!r}: ttl")
-        codec, stats, policy, entry = self._codec(declared), self._plain_stats, _policy(ttl_ms), self.names.entry
-        fingerprint = codec.fingerprint
+        kind, entry = self._kind(declared, ttl_ms), self.names.entry
+        fingerprint = kind.codec.fingerprint
 
         def describe(key: str) -> Call:
             checked_key_scope(key)
-            name = entry(stored_name(key), fingerprint)
-            return Call(key, name, scopes_of(key, tags), tags, codec, policy, stats, plain=True)
+            return Call(key, entry(stored_name(key), fingerprint), scopes_of(key, tags), tags, kind)
 
         return describe
+
+    def _kind(self, declared: Any, ttl_ms: int) -> CallKind:
+        kind = self._kinds.get((declared, ttl_ms))
+        if kind is None:
+            if len(self._kinds) >= MOST_KINDS:
+                self._kinds.clear()
+            kind = CallKind(self._codec(declared), ViewPolicy(ttl_ms), self._plain_stats, plain=True)
+            self._kinds[declared, ttl_ms] = kind
+        return kind
 
     def _codec(self, declared: Any) -> PlainCodec:
         codec = self._codecs.get(declared)
@@ -345,11 +356,6 @@ def _said(key: str, born: str, freshness: Freshness) -> Miss:
     said = parse_clock(born) or Born(0, "")
     born_then = said._replace(number=min(said.number, freshness.seen))
     return Miss(key, born_then, freshness.moment(), now_s(), here=False)
-
-
-@lru_cache(maxsize=256)
-def _policy(ttl_ms: int) -> ViewPolicy:
-    return ViewPolicy(ttl_ms)
 
 
 def _opened(codec: AnyCodec, key: str, value: Any, payload: bytes | None) -> Any:

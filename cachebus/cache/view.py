@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import ExitStack
@@ -11,8 +10,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast, overload
 
-from cachebus.cache.binding import RESERVED, Binding
-from cachebus.cache.call import USUAL, AnyCodec, Call, Demand, Warmed
+from cachebus.cache.binding import RESERVED, Binding, unwrapped
+from cachebus.cache.call import USUAL, Call, CallKind, Demand, Warmed, with_words
 from cachebus.cache.host import ViewHost
 from cachebus.cache.policy import Declaration, ViewPolicy
 from cachebus.cache.reads.conditional import unconditional
@@ -20,7 +19,7 @@ from cachebus.cache.reads.reader import read_and_store_nothing
 from cachebus.cache.reads.watching import ReadWatcher, WatchedRead, watched
 from cachebus.cache.stats import ViewStats
 from cachebus.cache.tiers.s3fifo import MOST_HITS, CachedValue
-from cachebus.cache.values.plain_codec import codec_for
+from cachebus.cache.values.plain_codec import codec_for, fingerprint_of
 from cachebus.clock import now_s
 from cachebus.durations import milliseconds
 from cachebus.errors import ConfigurationError
@@ -53,7 +52,7 @@ class View(Generic[P, R]):
 
     def __init__(self, host: ViewHost, function: Callable[P, Awaitable[R]], declared: Declaration) -> None:
         what = declared.what
-        function, self._of_class = _unwrapped(function)
+        function, self._of_class = unwrapped(function)
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise ConfigurationError(
                 f"{what}: {function.__qualname__} yields its results one after the other, which cannot be cached; "
@@ -69,6 +68,7 @@ class View(Generic[P, R]):
         self.host = host
         self._declared = declared
         self._policy: ViewPolicy | None = None
+        self._known_kind: CallKind | None = None
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.name)
         self.__wrapped__ = function
@@ -78,7 +78,7 @@ class View(Generic[P, R]):
         self.watchers: tuple[ReadWatcher, ...] = ()
         """Who is told of each of its reads."""
         self.sample_hits, self._sample_reads = (1, 1) if self.critical else (SAMPLE_HITS, SAMPLE_READS)
-        self._read = 0
+        self._reads = 0
         tags = declared.tags
         self._tags_of = tags if callable(tags) else None
         static = () if callable(tags) else names(tags)
@@ -93,7 +93,7 @@ class View(Generic[P, R]):
         """Loads of it under way in this process."""
         self._is_anonymous = self.binding.compiled("False" if self.identity is None else f"{self.identity} is None")
         self.codec = codec_for(self.binding.returns, what, host.never, host.forms)
-        self.fingerprint = _fingerprint(self.codec, declared.policy.version)
+        self.fingerprint = fingerprint_of(self.codec, declared.policy.version)
         """Of the type and the version of its results; part of what they are stored under."""
         self.key = cast("Callable[P, str]", self.binding.key)
 
@@ -156,51 +156,51 @@ class View(Generic[P, R]):
 
     def notice(self, held: CachedValue, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Take note of a hit, for what is popular and for the consistency sampler. In the loop's thread."""
-        values = tuple(self.binding.arguments(*args, **kwargs).values()) if kwargs else args
-        self.host.noticed(self, values, weight=self.sample_hits, held=None if kwargs else held)
+        self.host.noticed(self, self._positional(args, kwargs), weight=self.sample_hits, held=None if kwargs else held)
 
     def show_hit(self, held: CachedValue, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Tell who watches of a hit."""
         for watcher in self.watchers:
             watcher.hit(self, held, args, kwargs)
 
-    async def read_with(
+    def read_with(
         self, load: Callable[[], Awaitable[R]] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> R:
+    ) -> Coroutine[Any, Any, R]:
         """Read through memory, Redis and the load; *load* replaces running the function here."""
-        demand = demanded.get()
+        demand, load = demanded.get(), partial(self.observed, load, args, kwargs)
         if kwargs and not RESERVED.isdisjoint(kwargs):
-            after, strict = kwargs.pop("fresh_after", None), kwargs.pop("strict", demand.strict)
-            if after is not None and not isinstance(after, str):
-                raise TypeError(f"fresh_after: {after!r} is not a clock; pass on the text that invalidate() returned")
-            demand = demand._replace(fresh_after=after or demand.fresh_after, strict=bool(strict))
-        load = partial(self.observed, load or partial(self.run, *args, **kwargs))
+            demand = with_words(demand, kwargs)
         try:
             if self._is_anonymous(*args, **kwargs) or demand.load_only or not self.host.enabled:
-                call = None
-            else:
-                call = self._call(args, kwargs)
+                return self._bypass(load, demand)
+            call = self._call(args, kwargs)
         except TypeError as wrong:
             raise self.binding.misfit(args, kwargs) or wrong from None
-        if call is None:
-            self.stats.direct += demand.load_only
-            self.stats.bypassed += not demand.load_only
-            with unconditional():
-                return await load()
-        reader = self.host.reader_here or await self.host.connected()
-        self._read += 1
-        if not self._read % self._sample_reads:
-            self.host.noticed(self, tuple(self.binding.arguments(*args, **kwargs).values()), weight=self._sample_reads)
-        read = partial(read_and_store_nothing, reader) if demand.serve_only else reader.read
-        if self.watchers and not demand.serve_only:
-            seen = WatchedRead(self, args, kwargs, call)
-            return cast("R", await watched(self.watchers, seen, load, partial(read, call, demand=demand)))
-        return cast("R", await read(call, load, demand))
+        reader = self.host.reader_here
+        if reader is None or self.watchers or demand.serve_only:
+            return self._read_otherwise(WatchedRead(self, args, kwargs, call), load, demand)
+        self._sample(args, kwargs)
+        return reader.read(call, load, demand)
+
+    async def _read_otherwise(self, seen: WatchedRead, load: Callable[[], Awaitable[R]], demand: Demand) -> R:
+        """Read where the cache is not connected here yet, somebody watches, or nothing may be stored."""
+        reader = await self.host.connected()
+        self._sample(seen.args, seen.kwargs)
+        if demand.serve_only:
+            return cast("R", await read_and_store_nothing(reader, seen.call, load, demand))
+        return cast("R", await watched(self.watchers, seen, load, partial(reader.read, seen.call, demand=demand)))
+
+    async def _bypass(self, load: Callable[[], Awaitable[R]], demand: Demand) -> R:
+        """Load for this caller alone, and store nothing."""
+        self.stats.direct += demand.load_only
+        self.stats.bypassed += not demand.load_only
+        with unconditional():
+            return await load()
 
     async def load(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function itself, uncached."""
         with unconditional():
-            return await self.observed(partial(self.run, *args, **kwargs))
+            return await self.observed(None, args, kwargs)
 
     async def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Invalidate and load now; returns the new value. Three round trips. Safe to repeat."""
@@ -213,7 +213,7 @@ class View(Generic[P, R]):
 
     async def warm(self, *args: P.args, **kwargs: P.kwargs) -> Warmed:
         """See to it that a valid entry with a good part of its TTL left exists; load it here unless another does."""
-        return await self.warm_with(partial(self.observed, partial(self.run, *args, **kwargs)), args, kwargs)
+        return await self.warm_with(partial(self.observed, None, args, kwargs), args, kwargs)
 
     async def warm_with(
         self, load: Callable[[], Awaitable[R]], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -278,32 +278,43 @@ class View(Generic[P, R]):
         result: Any = await asyncio.to_thread(self.function, *args, **kwargs)
         return cast("R", await result if inspect.isawaitable(result) else result)
 
-    async def observed(self, load: Callable[[], Awaitable[R]]) -> R:
-        """Run *load* within what the cache's observers ask for."""
+    async def observed(
+        self, load: Callable[[], Awaitable[R]] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> R:
+        """Run *load*, or else the function, within what the cache's observers ask for."""
         self.loading += 1
         try:
             with ExitStack() as within:
                 for observer in self.host.observers:
                     within.enter_context(observer.loading(self.name))
-                return await load()
+                return await (self.run(*args, **kwargs) if load is None else load())
         finally:
             self.loading -= 1
 
+    def _sample(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Take note of some of the reads that memory did not answer. In the loop's thread."""
+        self._reads += 1
+        if not self._reads % self._sample_reads:
+            self.host.noticed(self, self._positional(args, kwargs), weight=self._sample_reads)
+
+    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """Return the arguments of a call, all of them by position where one was given by name."""
+        return tuple(self.binding.arguments(*args, **kwargs).values()) if kwargs else args
+
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         key, tags, scopes = self.binding.named(*args, **kwargs)
-        return Call(
-            key,
-            self.host.names.entry(stored_name(key), self.fingerprint),
-            scopes,
-            tags,
-            self.codec,
-            self.policy,
-            self.stats,
-            self._ttl_ms if callable(self._declared.ttl) else None,
-            self._value_tags if self._tags_of is not None else None,
-            self._declared.policy.keep,
-            view=self.name,
-        )
+        return Call(key, self.host.names.entry(stored_name(key), self.fingerprint), scopes, tags, self._kind)
+
+    @property
+    def _kind(self) -> CallKind:
+        if self._known_kind is None:
+            ttl_of = self._ttl_ms if callable(self._declared.ttl) else None
+            tags_of = self._value_tags if self._tags_of is not None else None
+            keep = self._declared.policy.keep
+            self._known_kind = CallKind(
+                self.codec, self.policy, self.stats, self.name, ttl_of=ttl_of, tags_of=tags_of, keep=keep
+            )
+        return self._known_kind
 
     def _ttl_ms(self, value: Any) -> int:
         assert callable(self._declared.ttl)  # noqa: S101 - asked only then
@@ -384,15 +395,3 @@ class BoundView(Generic[P, R]):
             f"view {self.name!r} is a method: its object cannot be sent to another process; "
             "refresh it here, or make it a function of what the object holds"
         )
-
-
-def _unwrapped(function: Any) -> tuple[Any, bool]:
-    """Return the function below `@classmethod` or `@staticmethod`, and whether it is a class's."""
-    over = isinstance(function, classmethod | staticmethod)
-    return function.__func__ if over else function, isinstance(function, classmethod)
-
-
-def _fingerprint(codec: AnyCodec, version: int | str) -> str:
-    if version == "":
-        return codec.fingerprint
-    return hashlib.blake2b(f"{codec.fingerprint}:{version}".encode(), digest_size=4).hexdigest()

@@ -128,7 +128,7 @@ async def test_a_mistake_of_ours_reaches_who_reads_and_nobody_else(
         await theirs(1)
     assert there.reader is not None
     connects = there.client.store.connects  # type: ignore[attr-defined] # one node
-    monkeypatch.setattr(there.reader.memory, "put", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("cachebus.cache.reads.lookup.unpack", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await theirs(1)
     await caches[0].set("plain", 1, "1m")

@@ -109,14 +109,14 @@ class Take:
     def read(self, seen: WatchedRead, began: float, *, loaded: bool) -> None:
         """Take note of a read that memory did not answer at once."""
         call = seen.call
-        key = self._known(call.key, call.view, call.scopes)
+        key = self._known(call.key, call.kind.view, call.scopes)
         if key and self.is_open:
             at_ms = max(0, int((began - self._base_s) * 1000))
             self._add(self._reads, ReadRow(at_ms, key, max(0, self._ms() - at_ms), int(loaded)))
 
     def loaded(self, call: Call, load_ms: float, payload: bytes, purpose: Purpose) -> None:
         """Take note of a load that has ended."""
-        if self.is_open and (key := self._known(call.key, call.view, call.scopes)):
+        if self.is_open and (key := self._known(call.key, call.kind.view, call.scopes)):
             value = self._hasher.hash(payload)
             self._add(
                 self._loads, LoadRow(self._ms(), key, round(load_ms * 1000), len(payload), value, PURPOSES[purpose])

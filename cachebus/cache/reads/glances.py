@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -12,21 +13,13 @@ from cachebus.errors import ServerError
 from cachebus.redis.connection import Done
 from cachebus.redis.replies import Reply
 
+log = logging.getLogger("cachebus")
+
 GLANCES_A_CALL = 500
 """So that one of them does not keep the server busy for long."""
 
 Seen = Value | Exception | None
 """What a glance saw: a value that may be served, none, or why there is no telling."""
-
-
-class _Glance:
-    """One entry that is looked at, and everyone who waits for it."""
-
-    __slots__ = ("call", "callers")
-
-    def __init__(self, call: Call, caller: Callable[[Seen], None]) -> None:
-        self.call = call
-        self.callers = [caller]
 
 
 class Glances:
@@ -43,22 +36,31 @@ class Glances:
         self._position = position
         self._judge = judge
         self._loop = asyncio.get_running_loop()
-        self._under_way: dict[str, _Glance] = {}
-        self._unsent: list[_Glance] = []
+        self._under_way: dict[str, list[asyncio.Future[Value | None]]] = {}
+        """Who waits for each entry."""
+        self._unsent: list[Call] = []
         self._alone = False
         """Whether the last glance had no company: the next one then leaves at once, not at the end of its tick."""
 
     def look(self, call: Call) -> asyncio.Future[Value | None]:
-        """Look at one entry. Raises: ServerError, ConfigurationError."""
-        future: asyncio.Future[Value | None] = self._loop.create_future()
-        self._begin(call, partial(_settle, future))
-        return future
+        """Look at one entry; what the server cannot be asked for is not found. Raises: ConfigurationError."""
+        caller: asyncio.Future[Value | None] = self._loop.create_future()
+        callers = self._under_way.get(call.entry)
+        if callers is not None:
+            callers.append(caller)
+            return caller
+        at_once = self._alone and not self._under_way
+        self._under_way[call.entry] = [caller]
+        if at_once:
+            self._send([call])
+            return caller
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent.append(call)
+        return caller
 
     async def look_at_all(self, calls: list[Call]) -> list[Value | None]:
-        """Look at several, in a request of their own; what the server cannot be asked for is not found.
-
-        Raises: ConfigurationError.
-        """
+        """Look at several, in a request of their own; the rest as `look`."""
         if not calls:
             return []
         seen: asyncio.Future[list[Seen]] = self._loop.create_future()
@@ -71,34 +73,19 @@ class Glances:
             values.append(Value(each.value, None, each.born, loaded=False) if isinstance(each, Value) else None)
         return values
 
-    def _begin(self, call: Call, caller: Callable[[Seen], None]) -> None:
-        glance = self._under_way.get(call.entry)
-        if glance is not None:
-            glance.callers.append(caller)
-            return
-        at_once = self._alone and not self._under_way
-        self._under_way[call.entry] = glance = _Glance(call, caller)
-        if at_once:
-            self._send([glance])
-            return
-        if not self._unsent:
-            self._loop.call_soon(self._flush)
-        self._unsent.append(glance)
-
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
         self._alone = len(self._under_way) == 1
         for first in range(0, len(unsent), GLANCES_A_CALL):
             self._send(unsent[first : first + GLANCES_A_CALL])
 
-    def _send(self, glances: list[_Glance]) -> None:
+    def _send(self, calls: list[Call]) -> None:
         def arrived(seen: list[Seen]) -> None:
-            for glance, each in zip(glances, seen, strict=True):
-                del self._under_way[glance.call.entry]
-                for caller in glance.callers:
-                    caller(each)
+            for call, each in zip(calls, seen, strict=True):
+                for caller in self._under_way.pop(call.entry):
+                    _settle(caller, each)
 
-        self._ask([glance.call for glance in glances], arrived)
+        self._ask(calls, arrived)
 
     def _ask(self, calls: list[Call], done: Callable[[list[Seen]], None]) -> None:
         position = self._position()
@@ -119,7 +106,10 @@ class Glances:
 def _settle(future: asyncio.Future[Any], seen: object) -> None:
     if future.done():  # its caller gave up
         return
-    if isinstance(seen, Exception):
+    if isinstance(seen, ServerError):
+        log.debug("Redis cannot be asked: %s", seen)
+        future.set_result(None)
+    elif isinstance(seen, Exception):
         future.set_exception(seen)
     else:
         future.set_result(seen)

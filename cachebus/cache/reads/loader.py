@@ -77,16 +77,16 @@ class Loader:
             try:
                 packed = self._packed(call, loaded, flight, load_ms, validator)
             except NotCacheable as refused:
-                call.stats.loaded(flight.purpose, load_ms, 0)
+                call.kind.stats.loaded(flight.purpose, load_ms, 0)
                 self._report(call, refused)
                 return Value(loaded, None, born, loaded=True)
             value, payload, data, header, scopes, kept = packed
-            call.stats.loaded(flight.purpose, load_ms, len(payload))
+            call.kind.stats.loaded(flight.purpose, load_ms, len(payload))
             for told in self.loaded:
                 told(call, load_ms, payload, flight.purpose)
             if not kept:
-                call.stats.not_kept += 1
-                return Value(value, None if call.codec.shared else payload, born, loaded=True, kept=False)
+                call.kind.stats.not_kept += 1
+                return Value(value, None if call.kind.codec.shared else payload, born, loaded=True, kept=False)
             if ask is not None and born.era == self._freshness.era and not self._freshness.is_pending(scopes):
                 released = await self._fill(call, ask, data, header.life_ms, born)
             if not flight.overdue or call.key not in self._memory.held:  # somebody else may have loaded a newer one
@@ -102,9 +102,9 @@ class Loader:
                     moment=flight.moment,
                 )
             late = tuple(scope for scope in scopes if scope not in call.scopes)
-            return Value(value, None if call.codec.shared else payload, born, loaded=True, late_scopes=late)
+            return Value(value, None if call.kind.codec.shared else payload, born, loaded=True, late_scopes=late)
         except Exception:
-            call.stats.failed(flight.purpose)
+            call.kind.stats.failed(flight.purpose)
             raise
         finally:
             if renewal is not None:
@@ -120,7 +120,8 @@ class Loader:
         freshness = self._freshness
         if freshness.judge(born, call.scopes, heard=True, moment=moment) is Verdict.INVALID:
             return False
-        header = Header(call.policy.life_ms(call.policy.ttl_ms, draw()), call.policy.grace_ms, 0.0, call.tags)
+        policy = call.kind.policy
+        header = Header(policy.life_ms(policy.ttl_ms, draw()), policy.grace_ms, 0.0, call.tags)
         data = pack(payload, born, header, call.key)
         as_of: Born | None = born
         if self._entries is None:
@@ -131,13 +132,13 @@ class Loader:
             try:
                 as_of = await self._share(call, data, header, born, notify=notify)
             except ServerError as unavailable:
-                call.stats.fill_errors += 1
+                call.kind.stats.fill_errors += 1
                 log.debug("%s: stored in this process only: %s", call.key, unavailable)
         if as_of is None:
             return False
         self._memory.put(
             call,
-            call.codec.decode(payload) if call.codec.shared else None,
+            call.kind.codec.decode(payload) if call.kind.codec.shared else None,
             payload,
             header,
             now=now_s(),
@@ -153,7 +154,7 @@ class Loader:
         assert self._entries is not None and self._ledger is not None  # noqa: S101, PT018 - only with Redis
         if not await self._entries.write(call.entry, data, life_ms=header.life_ms, born=born):
             return None
-        call.stats.bytes_stored += len(data)
+        call.kind.stats.bytes_stored += len(data)
         return await self._ledger.notify_set(call.key, born, call.scopes) if notify else born
 
     async def _run(self, call: Call, load: Load, old: bytes | None) -> tuple[Any, str]:
@@ -180,16 +181,16 @@ class Loader:
 
     def _packed(self, call: Call, loaded: Any, flight: Flight, load_ms: float, validator: str) -> Packed:
         """Return what the function returned as every caller will see it, and as it is stored. Raises: NotCacheable."""
-        value, payload = call.codec.settle(loaded)
+        value, payload = call.kind.codec.settle(loaded)
         try:
-            tags, ttl_ms = call.all_tags(value), call.ttl_ms(value)
-            kept = call.keep is None or bool(call.keep(value))
+            tags, ttl_ms = call.all_tags(value), call.kind.ttl_ms(value)
+            kept = call.kind.keep is None or bool(call.kind.keep(value))
         except Exception as failed:  # the view's own functions of the value
-            raise NotCacheable(f"{call.codec.what}: no ttl or tags for this value: {failed!r}") from failed
+            raise NotCacheable(f"{call.kind.codec.what}: no ttl or tags for this value: {failed!r}") from failed
         assert flight.born is not None  # noqa: S101 - set when the load began
         header = Header(
-            call.policy.life_ms(ttl_ms, draw()),
-            call.policy.grace_ms,
+            call.kind.policy.life_ms(ttl_ms, draw()),
+            call.kind.policy.grace_ms,
             round(load_ms, 1),
             tags,
             validator=validator,
@@ -202,15 +203,15 @@ class Loader:
     def settle(self, call: Call, loaded: Any) -> tuple[Any, bytes | None]:
         """Return a loaded value as every caller will see it, and as bytes; None for what cannot be stored."""
         try:
-            return call.codec.settle(loaded)
+            return call.kind.codec.settle(loaded)
         except NotCacheable as refused:
             self._report(call, refused)
             return loaded, None
 
     def _report(self, call: Call, refused: NotCacheable) -> None:
         """Count a value that is served without being stored; the first of a view, or plain key, is a warning."""
-        call.stats.uncacheable += 1
-        name = call.key if call.plain else call.codec.what
+        call.kind.stats.uncacheable += 1
+        name = call.key if call.kind.plain else call.kind.codec.what
         if name not in self._reported:
             if len(self._reported) >= MOST_REPORTED:
                 self._reported.clear()
@@ -223,21 +224,21 @@ class Loader:
         try:
             await self._entries.fill(ask, data, life_ms=life_ms, born=born)
         except ServerError as away:
-            call.stats.fill_errors += 1
+            call.kind.stats.fill_errors += 1
             log.debug("%s: not stored: %s", call.key, away)
             return False
-        call.stats.bytes_stored += len(data)
+        call.kind.stats.bytes_stored += len(data)
         return True
 
     def _renewed(self, ask: Ask, call: Call) -> asyncio.Task[None]:
         """Keep the lease while the load runs, until it is overdue: then others load."""
         assert self._entries is not None  # noqa: S101 - a lease comes from there
-        return asyncio.ensure_future(self._entries.renew(ask, call.policy.max_load_ms / 1000))
+        return asyncio.ensure_future(self._entries.renew(ask, call.kind.policy.max_load_ms / 1000))
 
     def _stored(self, call: Call, data: bytes | None) -> Condition:
         """Return what a stored entry says to a load, where there is one of this type."""
         entry = unpack(data) if data is not None else None
         if entry is not None:
             with contextlib.suppress(msgspec.DecodeError):
-                return Condition(call.codec.decode(entry.payload), entry.header.validator, known=True)
+                return Condition(call.kind.codec.decode(entry.payload), entry.header.validator, known=True)
         return Condition(None, "", known=False)

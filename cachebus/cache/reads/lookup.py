@@ -6,16 +6,16 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
-from cachebus.cache.call import Call, Value
-from cachebus.cache.policy import SERVED, Age, ViewPolicy
+from cachebus.cache.call import Call, CallKind, Value
+from cachebus.cache.policy import EARLY_REACH, SERVED, Age, draw
 from cachebus.cache.reads.glances import Glances, Seen
 from cachebus.cache.tiers.entry import Entry, unpack
 from cachebus.cache.tiers.memory import Memory
-from cachebus.cache.tiers.redis import Ask, Entries, Found
+from cachebus.cache.tiers.redis import Ask, Entries, Found, LeaseState
 from cachebus.clock import now_s
 from cachebus.errors import ConfigurationError, ServerError
 from cachebus.freshness.clock import Born
@@ -53,8 +53,7 @@ class Lookup:
         self._up = up
         self._at_us = at_us
         self._glances = Glances(entries.fetch, lambda: self._freshness.position, self._judge_all)
-        self.glance, self.glance_at_all = self._glances.look, self._glances.look_at_all
-        self._leanings: dict[int, int] = {}
+        self.glance_at_all = self._glances.look_at_all
         self._process = f"{os.getpid():x}.{secrets.token_hex(6)}"
         self._count = itertools.count()
 
@@ -66,18 +65,28 @@ class Lookup:
         """Return a token for a lease, unlike any other."""
         return f"{self._process}.{next(self._count)}"
 
-    def should_glance(self, call: Call) -> bool:
-        """Return whether a read should only look first, instead of taking the lease at once where it finds nothing.
+    def look(self, call: Call, *, asks: bool, claim: bool = True) -> Awaitable[Value | Found | None]:
+        """Ask Redis once: for the value that may be served, or else who loads; None where nobody was asked to.
 
         MGET costs client and server a third of the script, and a miss one round trip more: so views that mostly hit
-        only look, and whatever cannot be used is asked for again with a lease. Not where the table alone cannot judge.
+        only look first, and whatever cannot be used is asked for again with a lease. So do reads that never load
+        (*claim*). Not where the table alone cannot judge, nor where the ledger must be asked (*asks*).
         """
-        return self._leanings.get(id(call.stats), 0) > 0 and self.can_glance(call.policy)
+        if not asks and (call.kind.leaning > 0 or not claim) and self.is_trusted(call) and self.can_glance(call.kind):
+            return self._glances.look(call)
+        return self._ask_once(call, asks=asks, claim=claim)
 
-    def looked(self, call: Call, *, hit: bool) -> None:
-        """Take note of what a read of a view found; the last dozen or two decide how the next one looks."""
-        view, leaning = id(call.stats), self._leanings.get(id(call.stats), 0)
-        self._leanings[view] = min(MOST_LEANING, leaning + 1) if hit else max(-MOST_LEANING, leaning - HITS_A_MISS)
+    async def _ask_once(self, call: Call, *, asks: bool, claim: bool) -> Value | Found | None:
+        if not self.is_trusted(call):
+            return None
+        try:
+            found, value = await self.find(call, self.token() if claim else "", asks=asks)
+        except ServerError as away:
+            log.debug("%s: Redis cannot be asked: %s", call.key, away)
+            return None
+        hit = value is not None and found.state is LeaseState.USE
+        self._looked(call.kind, hit=hit)
+        return value if hit else found
 
     async def find(
         self, call: Call, token: str, *, floor: int = 0, need_ms: int = 0, asks: bool = False
@@ -90,9 +99,16 @@ class Lookup:
         found = await self.entries.read(self._ask(call, token, floor, need_ms, asks))
         return found, await self.accept(call, found, asks=asks)
 
-    def can_glance(self, policy: ViewPolicy) -> bool:
+    def can_glance(self, kind: CallKind) -> bool:
         """Whether this process's table alone will be able to judge what is found."""
-        return not self._doubts(policy, now_s())
+        return not self._doubts(kind, now_s())
+
+    def _looked(self, kind: CallKind, *, hit: bool) -> None:
+        """Take note of what a read found; the last dozen or two of a kind decide how the next one looks."""
+        if not hit:
+            kind.leaning = max(-MOST_LEANING, kind.leaning - HITS_A_MISS)
+        elif kind.leaning < MOST_LEANING:
+            kind.leaning += 1
 
     def _judge_all(self, calls: list[Call], found: Sequence[Reply], position: int) -> list[Seen]:
         """Judge what glances found, by this process's table alone. *position*: the journal's when they left."""
@@ -100,21 +116,21 @@ class Lookup:
         at_us, heard, version = self._at_us(now), freshness.hears(now), freshness.version
         seen = list[Seen]()
         for call, data in zip(calls, found, strict=True):
-            if data is None or isinstance(data, ServerError):
+            if isinstance(data, ServerError):
                 seen.append(data)
                 continue
             value: Seen = None
-            entry = unpack(data)
+            entry = unpack(data) if data is not None else None
             if entry is not None:
-                scopes, floor = self._scopes(call, entry)
-                born = entry.born
-                if freshness.judge(born, scopes, heard=heard, floor=floor) is Verdict.VALID:
-                    if call.plain and born.number < position:  # as new as the last `set` that was heard of by then
+                scopes, born = _scopes(call, entry), entry.born
+                if freshness.judge(born, scopes, heard=heard) is Verdict.VALID:
+                    if call.kind.plain and born.number < position:  # as new as the last `set` that was heard of by then
                         born = Born(position, born.era)
                     try:
                         value = self._served(call, entry, scopes, born, now, (entry.ends - at_us) // 1000, version)
                     except ConfigurationError as untyped:
                         value = untyped
+            self._looked(call.kind, hit=value is not None)
             seen.append(value)
         return seen
 
@@ -125,17 +141,10 @@ class Lookup:
             return None
         now = now_s()
         left_ms = (entry.ends - self._at_us(now)) // 1000
-        scopes, floor = self._scopes(call, entry)
+        scopes = _scopes(call, entry)
         looked_at = self._freshness.version  # what comes while the ledger is asked is looked at later
-        as_of = await self._judged(call, entry.born, scopes, found, asks=asks, floor=floor)
+        as_of = await self._judged(call, entry.born, scopes, found, asks=asks)
         return self._served(call, entry, scopes, as_of, now, left_ms, looked_at) if as_of is not None else None
-
-    def _scopes(self, call: Call, entry: Entry) -> tuple[tuple[str, ...], int | None]:
-        """Return the scopes of an entry, which may have tags of its own, and their floor if it is known."""
-        tags = entry.header.tags
-        if tags == call.tags:
-            return call.scopes, self._floor(call)
-        return scopes_of(call.key, dict.fromkeys((*call.tags, *tags))), None
 
     def _served(  # noqa: PLR0913, PLR0917 - one entry, as it was judged
         self, call: Call, entry: Entry, scopes: tuple[str, ...], as_of: Born, now: float, left_ms: int, looked_at: int
@@ -144,44 +153,47 @@ class Lookup:
         if left_ms < 1:
             return None
         try:
-            value = call.codec.decode(entry.payload)
+            value = call.kind.codec.decode(entry.payload)
         except msgspec.DecodeError:
             return None
         except ConfigurationError as untyped:
             raise ConfigurationError(f"key {call.key!r}: {untyped}") from None
-        held = self._memory.put(
-            call,
-            value,
-            entry.payload,
-            entry.header,
-            now=now,
-            left_ms=left_ms,
-            as_of=as_of,
-            scopes=scopes,
-            checked=looked_at,
-        )
-        if now < held.early_at:
-            return Value(value, held.payload, as_of, loaded=False)
-        age = self._memory.age_by_time(held, call.policy, now)
+        header, memory = entry.header, self._memory
+        if memory.keeps:
+            memory.put(
+                call,
+                value,
+                entry.payload,
+                header,
+                now=now,
+                left_ms=left_ms,
+                as_of=as_of,
+                scopes=scopes,
+                checked=looked_at,
+            )
+        payload, fresh_ms = None if call.kind.codec.shared else entry.payload, left_ms - header.grace_ms
+        if fresh_ms > header.load_ms * EARLY_REACH:
+            return Value(value, payload, as_of, loaded=False)
+        age = call.kind.policy.age(fresh_ms, header.load_ms, draw())
         if age not in SERVED:  # it is in memory now, for a load that fails
             return None
-        call.stats.stale += age is Age.STALE
+        call.kind.stats.stale += age is Age.STALE
         renew_ms = 0 if age is Age.FRESH else longer(left_ms, call)
-        return Value(value, held.payload, as_of, loaded=False, renew_ms=renew_ms)
+        return Value(value, payload, as_of, loaded=False, renew_ms=renew_ms)
 
     async def _judged(
-        self, call: Call, born: Born, scopes: tuple[str, ...], found: Found, *, asks: bool, floor: int | None
+        self, call: Call, born: Born, scopes: tuple[str, ...], found: Found, *, asks: bool
     ) -> Born | None:
         """Return the clock up to which an entry is known to be valid; None where it is not. Asks the ledger if need be.
 
         Raises: ServerError.
         """
         heard = not asks and self._freshness.hears(now_s())
-        verdict = self._freshness.judge(born, scopes, heard=heard, floor=floor)
+        verdict = self._freshness.judge(born, scopes, heard=heard)
         if verdict is Verdict.INVALID:
             return None
         if verdict is Verdict.VALID:  # a plain value is as new as the last `set` this process had heard of
-            return Born(max(born.number, found.ask.position), born.era) if call.plain else born
+            return Born(max(born.number, found.ask.position), born.era) if call.kind.plain else born
         if self.ledger.recall.excludes(born, self._freshness.seen):
             return None
         if found.ledger is not None and scopes is call.scopes:
@@ -198,29 +210,34 @@ class Lookup:
         return {scope: max(answer.floor, clock) for scope, clock in answer.clocks.items()} if answer.era else None
 
     def _ask(self, call: Call, token: str, floor: int, need_ms: int, asks: bool) -> Ask:
-        policy, now = call.policy, now_s()
+        policy, now = call.kind.policy, now_s()
         need_ms = max(need_ms, policy.grace_ms - policy.stale_ms)
         return Ask(
             call.entry,
             self.entries.lease(call.entry),
-            Born(max(floor, self._floor(call)), self._freshness.era),
+            Born(max(floor, self._freshness.latest(call.scopes)), self._freshness.era),
             token,
             self._freshness.seen,
             self._at_us(now) + need_ms * 1000 if need_ms else 0,
-            call.scopes if asks or self._doubts(policy, now) else (),
+            call.scopes if asks or self._doubts(call.kind, now) else (),
             self._freshness.position,
         )
 
-    def _floor(self, call: Call) -> int:
-        """Return the clock an entry must at least be born at; looked up again only when something was invalidated."""
-        if call.floor_version != self._freshness.version:
-            call.floor, call.floor_version = self._freshness.latest(call.scopes), self._freshness.version
-        return call.floor
-
-    def _doubts(self, policy: ViewPolicy, now: float) -> bool:
+    def _doubts(self, kind: CallKind, now: float) -> bool:
         """Whether our table may lack an invalidation of what is found: the ledger is asked in the same round trip."""
-        oldest_us = self._at_us(now) - (policy.ttl_ms + policy.grace_ms) * 1000
-        return oldest_us <= self._freshness.since or not self._freshness.hears(now)
+        since = self._freshness.since
+        if kind.covered_since != since:
+            oldest_us = self._at_us(now) - (kind.policy.ttl_ms + kind.policy.grace_ms) * 1000
+            if oldest_us <= since:
+                return True
+            kind.covered_since = since  # and so it stays until the table forgets
+        return not self._freshness.hears(now)
+
+
+def _scopes(call: Call, entry: Entry) -> tuple[str, ...]:
+    """Return the scopes of an entry, which may have tags of its own."""
+    tags = entry.header.tags
+    return call.scopes if tags == call.tags else scopes_of(call.key, dict.fromkeys((*call.tags, *tags)))
 
 
 def longer(left_ms: int, call: Call) -> int:
@@ -228,4 +245,4 @@ def longer(left_ms: int, call: Call) -> int:
 
     Plainly longer: our idea of the server's time may be off by a reply, and must not take one for the other.
     """
-    return left_ms + 1 + int(call.policy.ttl_ms * RENEWED_BY)
+    return left_ms + 1 + int(call.kind.policy.ttl_ms * RENEWED_BY)

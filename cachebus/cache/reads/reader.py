@@ -48,7 +48,7 @@ class Reader:
         self.loader = Loader(memory, memory.freshness, entries, ledger)
         self._lookup = lookup
         self._journal = journal
-        self._flights = SingleFlight(lambda call: self._pause(call, f"longer than {call.policy.max_load_ms} ms"))
+        self._flights = SingleFlight(lambda call: self._pause(call, f"longer than {call.kind.policy.max_load_ms} ms"))
         self._backoff = Backoff()
 
     # -- the main path ----------------------------------------------------------------------------------------------
@@ -67,20 +67,22 @@ class Reader:
             try:
                 value = await self._join(flight, call, asks=asks, strictly=asks)
             except Exception:
-                call.stats.joined += 1
+                call.kind.stats.joined += 1
                 raise
             if value is not None and not self.freshness.is_overtaken(value.born, value.late_scopes, came_at):
-                call.stats.joined += 1
+                call.kind.stats.joined += 1
                 return self._deliver(call, load, value)
-        # Whatever departs from here on is born after this caller came, and is for this caller too.
-        flight, own = self._suitable(call, asks=asks), False
+            # Whatever departs from here on is born after this caller came, and is for this caller too.
+            flight = self._suitable(call, asks=asks)
+        own = False
         if flight is None:
-            found, value = await self._look(call, asks=asks)
-            if value is not None:
-                return self._deliver(call, load, value)
-            flight, own = self._board(call, load, found, asks=asks)
-            await self._give_back(found, flight)
-        call.stats.joined += not own
+            seen = await self._lookup.look(call, asks=asks) if self._lookup is not None else None
+            if isinstance(seen, Value):
+                call.kind.stats.l2_hits += 1
+                return self._deliver(call, load, seen)
+            flight, own = self._board(call, load, seen, asks=asks)
+            await self._give_back(seen, flight)
+        call.kind.stats.joined += not own
         return self._deliver(call, load, await self._arrive(flight, call, own=own, strictly=asks))
 
     async def warm(self, call: Call, load: Load, demand: Demand = USUAL) -> Value:
@@ -92,7 +94,7 @@ class Reader:
         flight = self._flights.under_way(call.entry)
         if flight is not None and (value := await self._join(flight, call, asks=asks, strictly=True)):
             return value
-        need_ms = call.policy.grace_ms + int(call.policy.ttl_ms * WARM_BELOW)
+        need_ms = call.kind.policy.grace_ms + int(call.kind.policy.ttl_ms * WARM_BELOW)
         why = Purpose.REFRESH if demand.fresh_after else Purpose.WARM
         flight, own = self._board(call, load, None, need_ms, why, asks=asks)
         return await self._arrive(flight, call, own=own, strictly=True)
@@ -102,19 +104,22 @@ class Reader:
         asks = demand is not USUAL and await _must_ask(demand, self.freshness, self._journal)
         held = self.memory.held.get(call.key)
         if held is not None and await self.memory.age(held, call, demand, asks=asks) in SERVED:
-            call.stats.l1_hits += 1
+            call.kind.stats.l1_hits += 1
             return Value(held.value, held.payload, held.as_of, loaded=False)
-        _, value = await self._look(call, claim=False, asks=asks)
-        return value
+        seen = await self._lookup.look(call, asks=asks, claim=False) if self._lookup is not None else None
+        if not isinstance(seen, Value):
+            return None
+        call.kind.stats.l2_hits += 1
+        return seen
 
     async def peek_many(self, calls: Sequence[Call], demand: Demand = USUAL) -> list[Value | None]:
         """Do the same with several plain values that memory cannot answer by itself, in one round trip."""
         lookup = self._lookup
-        if not calls or lookup is None or demand is not USUAL or not lookup.can_glance(calls[0].policy):
+        if not calls or lookup is None or demand is not USUAL or not lookup.can_glance(calls[0].kind):
             return await asyncio.gather(*[self.peek(call, demand) for call in calls])
         at_once = [call for call in calls if lookup.is_trusted(call)]
         seen = await lookup.glance_at_all(at_once)
-        calls[0].stats.l2_hits += sum(value is not None for value in seen)
+        calls[0].kind.stats.l2_hits += sum(value is not None for value in seen)
         values = {call.key: value for call, value in zip(at_once, seen, strict=True)}
         return [values[call.key] if call.key in values else await self.peek(call) for call in calls]
 
@@ -146,9 +151,9 @@ class Reader:
 
     def _from_memory(self, held: CachedValue, call: Call, load: Load, age: Age) -> Any:
         held.hits = min(held.hits + 1, MOST_HITS)
-        call.stats.l1_hits += 1
+        call.kind.stats.l1_hits += 1
         if age is not Age.FRESH:
-            call.stats.stale += age is Age.STALE
+            call.kind.stats.stale += age is Age.STALE
             self._renew_behind(call, load, longer(int((held.keep_until - now_s()) * 1000), call))
         return call.own(held.value, held.payload)
 
@@ -204,7 +209,7 @@ class Reader:
         """Wait for a flight that departed after this caller came. Raises: what the load raises, TimeoutError."""
         value = await self._arrived(flight, call, own=own, strictly=strictly)
         if value is None:
-            raise TimeoutError(f"{call.key}: the load takes longer than {call.policy.max_load_ms} ms")
+            raise TimeoutError(f"{call.key}: the load takes longer than {call.kind.policy.max_load_ms} ms")
         return value
 
     async def _arrived(self, flight: Flight, call: Call, *, own: bool, strictly: bool) -> Value | None:
@@ -212,7 +217,7 @@ class Reader:
 
         Where it fails or is late, a caller gets an older value that a window allows, unless it asks *strictly*.
         """
-        limit_ms = call.policy.hard_timeout_ms
+        limit_ms = call.kind.policy.hard_timeout_ms
         limit_s = limit_ms / 1000 if limit_ms else None
         if limit_s and not strictly and self._stand_in(call) is not None:  # nobody waits again for what is late already
             limit_s = max(0.0, flight.departed_at + limit_s - now_s())
@@ -221,7 +226,7 @@ class Reader:
             return flight.result()
         held = self._stand_in(call) if not strictly and not flight.circular else None
         if held is not None:
-            call.stats.stale += 1
+            call.kind.stats.stale += 1
             return Value(held.value, held.payload, held.as_of, loaded=False)
         if not flight.task.done():
             if limit_ms:
@@ -242,39 +247,21 @@ class Reader:
     def _stand_in(self, call: Call) -> CachedValue | None:
         """Return an older value that may be served in place of a load: valid, and within a window that says so."""
         held = self.memory.held.get(call.key)
-        return held if held is not None and self.memory.serves_on_error(held, call.policy) else None
+        return held if held is not None and self.memory.serves_on_error(held, call.kind.policy) else None
 
     def _pause(self, call: Call, failed: object) -> None:
         """Leave a key alone for a while whose old value is served meanwhile. A view's first failure is logged."""
-        now, held, policy = now_s(), self.memory.held.get(call.key), call.policy
+        now, held, policy = now_s(), self.memory.held.get(call.key), call.kind.policy
         if held is None:
             window_s = policy.grace_ms / 1000  # what Redis may hold, where memory has no room
         elif policy.serve_invalidated_ms or self.memory.is_valid(held):
             window_s = held.keep_until - now
         else:
             return
-        if window_s > 0 and self._backoff.failed(call.entry, id(call.stats), now, window_s=window_s, draw=draw()):
+        if window_s > 0 and self._backoff.failed(call.entry, id(call.kind.stats), now, window_s=window_s, draw=draw()):
             log.warning("%s: the load failed; an older value is served where there is one: %r", call.key, failed)
 
-    # -- Redis ------------------------------------------------------------------------------------------------------
-
-    async def _look(self, call: Call, *, asks: bool, claim: bool = True) -> tuple[Found | None, Value | None]:
-        """Ask Redis once: the value that may be served, or else who loads. (None, None) where nobody was asked to."""
-        lookup = self._lookup
-        if lookup is None or not lookup.is_trusted(call):
-            return None, None
-        try:
-            if not asks and (lookup.should_glance(call) if claim else lookup.can_glance(call.policy)):
-                found, value = None, await lookup.glance(call)
-            else:
-                found, value = await lookup.find(call, lookup.token() if claim else "", asks=asks)
-        except ServerError as away:
-            log.debug("%s: Redis cannot be asked: %s", call.key, away)
-            return None, None
-        hit = value is not None and (found is None or found.state is LeaseState.USE)
-        lookup.looked(call, hit=hit)
-        call.stats.l2_hits += hit
-        return found, value if hit else None
+    # -- loading ----------------------------------------------------------------------------------------------------
 
     async def _fly(self, flight: Flight, call: Call, load: Load, found: Found | None, need_ms: int) -> Value:
         """Bring the value. After a failure, or a renewal that is not kept, the key is left alone for a while."""
@@ -296,7 +283,7 @@ class Reader:
         if lookup is None or not lookup.is_trusted(call):
             return await self._load(flight, call, load)
         entries = lookup.entries
-        ends = now_s() + (call.policy.max_load_ms + LEASE_MS) / 1000
+        ends = now_s() + (call.kind.policy.max_load_ms + LEASE_MS) / 1000
         floor, deaf = 0, found is not None  # deaf: that read was sent before a fill could have woken us
         woken = entries.expect(call.entry)
         try:
@@ -308,11 +295,11 @@ class Reader:
                 if found.state in (LeaseState.OURS, LeaseState.ALONE):
                     return await self._load(flight, call, load, found)
                 if found.state is LeaseState.USE and value is not None:
-                    call.stats.l2_hits += flight.purpose is Purpose.READ
+                    call.kind.stats.l2_hits += flight.purpose is Purpose.READ
                     return value
                 floor = NEVER if found.state is LeaseState.USE else 0
                 if found.state is LeaseState.ELSEWHERE:
-                    call.stats.waits += 1
+                    call.kind.stats.waits += 1
                     if await entries.listen() and not deaf:
                         await asyncio.wait([woken], timeout=max(found.wait_ms, 1) / 1000)
                         entries.forget(call.entry, woken)
@@ -334,7 +321,7 @@ class Reader:
 
     async def _load(self, flight: Flight, call: Call, load: Load, found: Found | None = None) -> Value:
         seen, era = self.freshness.born
-        born = Born(max(0, seen - call.policy.read_lag_us), era)
+        born = Born(max(0, seen - call.kind.policy.read_lag_us), era)
         self._flights.loads(flight, call, born, self.freshness.moment())
         return await self.loader.load(call, load, flight, found)
 
@@ -344,7 +331,7 @@ async def read_and_store_nothing(reader: Reader, call: Call, load: Load, demand:
     found = await reader.peek(call, demand)
     if found is not None:
         return call.own(found.value, found.payload)
-    call.stats.direct += 1
+    call.kind.stats.direct += 1
     with unconditional():
         return await load()
 

@@ -156,7 +156,7 @@ class SingleFlight:
     def loads(self, flight: Flight, call: Call, born: Born, moment: int) -> None:
         """Take note that the load of *flight* begins now, as born at *born*."""
         flight.born, flight.moment, flight.began_at = born, moment, now_s()
-        limit_s = call.policy.max_load_ms / 1000
+        limit_s = call.kind.policy.max_load_ms / 1000
         flight.timer = asyncio.get_running_loop().call_later(limit_s, self._give_up, flight, call)
 
     def landed(self, call: Call, flight: Flight) -> None:
@@ -212,7 +212,7 @@ class SingleFlight:
         log.warning(
             "%s: the load has been running for %g s; others no longer wait for it and may load the key themselves",
             call.key,
-            call.policy.max_load_ms / 1000,
+            call.kind.policy.max_load_ms / 1000,
         )
         self._overdue(call)
         flight.ended()

@@ -46,7 +46,7 @@ class Encoding(IntEnum):
     ZSTD = 1
 
 
-class Header(msgspec.Struct, array_like=True, frozen=True):
+class Header(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """What a reader needs beside the value. Times are milliseconds."""
 
     life_ms: int
@@ -63,7 +63,7 @@ class Header(msgspec.Struct, array_like=True, frozen=True):
     """What it was loaded for, for people who look: `refresh`, `warm`; '' for a caller who waited, or what was set."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A stored value, unpacked."""
 
     born: Born
@@ -101,17 +101,17 @@ def pack(payload: bytes, born: Born, header: Header, what: str) -> bytes:
 
 def unpack(data: bytes) -> Entry | None:
     """Return the entry, or None for bytes that are not one: another version, cut, damaged. Never raises."""
-    if data[:2] != MAGIC or len(data) < HEADER:
+    if len(data) < HEADER:
+        return None
+    magic, era, birth, end, length = _FIXED.unpack_from(data)
+    if magic != MAGIC:
         return None
     try:
-        _, era, birth, end, length = _FIXED.unpack_from(data)
         born, ends, after = Born(int(birth), era.decode("ascii")), int(end), HEADER + length
         header = _decode_header(data[HEADER:after])
         payload = data[after:]
-        if header.encoding == Encoding.ZSTD:
-            payload = inflated(payload)
-        elif header.encoding != Encoding.RAW:
-            return None
+        if header.encoding:
+            payload = inflated(payload, header.encoding)
     except (ValueError, OverflowError, RecursionError, msgspec.DecodeError, zstd.ZstdError):
         return None
     if header.life_ms < 1 or not 0 <= header.grace_ms <= header.life_ms:
@@ -140,8 +140,10 @@ def smaller(payload: bytes) -> bytes | None:
     return compressed if len(compressed) <= len(payload) * WORTH_RATIO else None
 
 
-def inflated(frame: bytes) -> bytes:
+def inflated(frame: bytes, encoding: int) -> bytes:
     """Return the decompressed payload. Raises: ValueError past LARGEST_BYTES or when it is cut short; ZstdError."""
+    if encoding != Encoding.ZSTD:
+        raise ValueError(f"the payload is encoded in a way that is not known: {encoding}")
     decompressor = zstd.ZstdDecompressor()
     data = decompressor.decompress(frame, max_length=LARGEST_BYTES + 1)
     if not decompressor.eof or len(data) > LARGEST_BYTES:

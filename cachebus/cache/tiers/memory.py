@@ -33,6 +33,8 @@ class Memory:
         max_staleness_s: float,
     ) -> None:
         self.store = store
+        self.keeps = store.keeps
+        """Whether it holds anything at all."""
         self.held = store.held
         """The index: a reader looks here directly, and counts the hit (`hits`) itself."""
         self.freshness = freshness
@@ -51,9 +53,9 @@ class Memory:
         verdict = freshness.judge(held.as_of, held.scopes, heard=heard, moment=held.moment)
         if verdict is Verdict.INVALID:
             return self._age_of_invalid(held, call, demand, now)
-        if call.plain and self._is_replaced(held, call, verdict):
+        if call.kind.plain and self._is_replaced(held, call, verdict):
             return Age.DEAD
-        age = self.age_by_time(held, call.policy, now)
+        age = self.age_by_time(held, call.kind.policy, now)
         if age in (Age.DEAD, Age.ERROR_ONLY):
             return age
         if verdict is Verdict.VALID:
@@ -144,8 +146,8 @@ class Memory:
         """
         fresh_until = now + (left_ms - header.grace_ms) / 1000
         held = CachedValue(
-            value=value if call.codec.shared else None,
-            payload=None if call.codec.shared else payload,
+            value=value if call.kind.codec.shared else None,
+            payload=None if call.kind.codec.shared else payload,
             as_of=as_of,
             moment=moment,
             checked=checked,
@@ -156,14 +158,14 @@ class Memory:
             loaded_at=now - max(0, header.life_ms - left_ms) / 1000,
             load_ms=header.load_ms,
             validator=header.validator,
-            view=call.view,
+            view=call.kind.view,
         )
         self.store.put(call.key, held, len(payload))
         return held
 
     def _age_of_invalid(self, held: CachedValue, call: Call, demand: Demand, now: float) -> Age:
         """Only a view that says so serves what was invalidated, never to a `fresh_after` or strict read."""
-        policy = call.policy
+        policy = call.kind.policy
         if demand is not USUAL or held.keep_until <= now or held.as_of.era != self.freshness.era:
             return Age.DEAD
         if policy.settle_ms and (now - held.loaded_at) * 1000 < policy.settle_ms:

@@ -78,6 +78,7 @@ class S3Fifo:
 
     def __init__(self, most_entries: int, most_bytes: int | None = None) -> None:
         self._most = most_entries
+        self.keeps = most_entries > 0
         self._most_small = max(1.0, most_entries * SMALL_SHARE)
         self._most_bytes = most_bytes
         self._small: OrderedDict[str, None] = OrderedDict()

@@ -40,10 +40,10 @@ class Lives:
 
     def loaded(self, call: Call, load_ms: float, payload: bytes, _purpose: Purpose) -> None:
         """Take note of one load."""
-        self._counted[call.view, f"{LOAD}{_step(LOAD_BOUNDS_MS, load_ms)}"] += 1
-        self._counted[call.view, f"size {_step(SIZE_BOUNDS, len(payload))}"] += 1
+        self._counted[call.kind.view, f"{LOAD}{_step(LOAD_BOUNDS_MS, load_ms)}"] += 1
+        self._counted[call.kind.view, f"size {_step(SIZE_BOUNDS, len(payload))}"] += 1
         if now_s() < self._expired.pop(call.key, 0.0):
-            self._counted[call.view, "reloaded"] += 1
+            self._counted[call.kind.view, "reloaded"] += 1
 
     def ended(self, key: str, held: CachedValue, after: CachedValue | None) -> None:
         """Take note that memory no longer holds a value; *after* takes its place. Not counted: what Redis brought."""

@@ -6,6 +6,7 @@ and comes back only to who names its type.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import cached_property
 from typing import Any
@@ -110,3 +111,10 @@ def codec_for(declared: Any, what: str, never: NeverCached, values: SelfDescribi
     if declared in (Any, object):
         return PlainCodec(Any, what, never, values)
     return Codec(declared, what, never, values)
+
+
+def fingerprint_of(codec: Codec | PlainCodec, version: int | str) -> str:
+    """Return what the values of a view are stored under: it changes with their type, and with their version."""
+    if version == "":
+        return codec.fingerprint
+    return hashlib.blake2b(f"{codec.fingerprint}:{version}".encode(), digest_size=4).hexdigest()

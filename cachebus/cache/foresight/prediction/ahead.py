@@ -118,7 +118,7 @@ class AheadLoads:
             return await view.run(**arguments)
 
         try:
-            await view.warm_with(partial(view.observed, load), (), arguments)
+            await view.warm_with(partial(view.observed, load, (), arguments), (), arguments)
         except Exception as failed:  # noqa: BLE001 - of the application's function; whoever reads it will see it too
             log.debug("%s: loading ahead failed: %r", view.name, type(failed))
             self._outcomes.failed(expectation, now_s())
