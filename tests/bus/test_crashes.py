@@ -6,7 +6,7 @@ from cachebus.bus.letters import Letter
 from tests.support.bus_harness import PLAIN, check, crash
 from tests.support.bus_later_harness import crash_an_import
 
-FAULTS = {"kill": 5, "stop": 2, "restart": 1, "cut": 1, "swallow": 1}
+FAULTS = {"kill": 5, "stop": 2, "die": 1, "cut": 1, "swallow": 1}
 
 
 async def test_every_fault_at_random_loses_nothing_and_doubles_nothing() -> None:
@@ -20,7 +20,7 @@ async def test_every_fault_at_random_loses_nothing_and_doubles_nothing() -> None
 
 async def test_an_import_is_one_broadcast_and_delayed_events_come_once_under_kill_9() -> None:
     """1,000 debounced events, half of them plain, three kills; delayed events, some due while no worker lives."""
-    findings = await crash_an_import(events=1000, kills=3)
+    findings, _ = await crash_an_import(events=1000, kills=3)
     assert findings.sound, findings
     assert findings.imported >= 1000
     assert findings.delayed >= 100

@@ -16,16 +16,29 @@ class Findings(msgspec.Struct):
     counts: Counter[str] = msgspec.field(default_factory=Counter)
     faults: Counter[str] = msgspec.field(default_factory=Counter)
     wrong: list[str] = msgspec.field(default_factory=list)
+    lacking: set[str] = msgspec.field(default_factory=set)
+    """What this machine has not, and was therefore not injected."""
 
     def add(self, other: Findings) -> None:
         """Count another round in."""
         self.counts += other.counts
         self.faults += other.faults
         self.wrong += other.wrong
+        self.lacking |= other.lacking
 
 
-Round = Callable[[random.Random, bool], Awaitable[Findings]]
-"""One round, with its own moments; with True the part that is tested is taken out."""
+class Attack(NamedTuple):
+    """What a round is given."""
+
+    draw: random.Random
+    """Its moments."""
+    broken: bool = False
+    """Whether the part that is tested is taken out."""
+    topology: str = "one"
+    """Of `tests.support.topologies`."""
+
+
+Round = Callable[[Attack], Awaitable[Findings]]
 
 
 class Harness(NamedTuple):
@@ -37,3 +50,5 @@ class Harness(NamedTuple):
     without: str
     """What `--break` takes out: then it must find something."""
     round: Round
+    topologies: tuple[str, ...] = ("one",)
+    """Where it applies: what needs no server has one only."""

@@ -44,6 +44,9 @@ class Place:
     fault: Fault | None = None
     pause_s: float = 0.6
     """Between two faults."""
+    store_url: str | None = None
+    environment: Callable[[], dict[str, str]] = dict
+    """What each reader is to have in its environment."""
 
 
 class SwitchedProxy(FaultProxy):

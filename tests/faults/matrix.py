@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -28,7 +29,8 @@ from tests.faults.reader import TTL, key_of, settings
 ROOT = Path(__file__).parents[2]
 SHAPES = ("view", "aside", "get_or_load", "many", "threads", "forked")
 CHANGES = ("key", "tag", "prefix", "clear", "refresh", "set")
-Make = Callable[[], AbstractAsyncContextManager[Place]]
+PlaceMaker = AbstractAsyncContextManager[Place]
+Make = Callable[[], PlaceMaker]
 
 
 class Fault(NamedTuple):
@@ -117,8 +119,11 @@ def cells() -> list[Cell]:
 class Run:
     """One cell while it runs."""
 
-    def __init__(self, cell: Cell, scale: Scale, seed: int, folder: Path, broken: str) -> None:
+    def __init__(
+        self, cell: Cell, scale: Scale, seed: int, folder: Path, broken: str, place: PlaceMaker | None = None
+    ) -> None:
         self._cell = cell
+        self._place = place
         self._scale = scale
         self._draw = random.Random(f"{seed} {cell}")  # noqa: S311 - a run that can be had again
         self._path = folder / "database"
@@ -137,7 +142,7 @@ class Run:
     async def outcome(self) -> Outcome:
         """Run it to the end."""
         began = time.monotonic()
-        async with FAULTS[self._cell.fault].place() as place:
+        async with self._place or FAULTS[self._cell.fault].place() as place:
             pulses = asyncio.create_task(watch(place.servers, self._database))
             await self._start(place)
             self._readers.restart = lambda: self._restart(place)
@@ -159,7 +164,7 @@ class Run:
 
     def _renew(self, place: Place) -> None:
         """Write through a cache that knows nothing, as after a restart."""
-        self._cache = Cache(settings=settings(place.url, self._namespace, self._broken))
+        self._cache = Cache(settings=settings(place.url, place.store_url, self._namespace, self._broken))
 
         @self._cache.view("item:{n}:version", ttl=TTL, stale="10s", tags=["item:{n}"])
         async def item(n: int) -> int:
@@ -227,6 +232,7 @@ class Run:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "tests.faults.reader", *arguments, self._broken),
             cwd=ROOT,
+            env=os.environ | ({"STORE_REDIS_URL": place.store_url} if place.store_url else {}) | place.environment(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
@@ -251,7 +257,9 @@ class Run:
             await asyncio.sleep(0.6)  # read what is there, before the next change makes all of it new
 
 
-async def run(cell: Cell, scale: Scale, *, seed: int = 1, broken: str = UNBROKEN) -> Outcome:
-    """Run one cell."""
+async def run(
+    cell: Cell, scale: Scale, *, seed: int = 1, broken: str = UNBROKEN, place: PlaceMaker | None = None
+) -> Outcome:
+    """Run one cell; in another place than its fault's, where one is given."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        return await Run(cell, scale, seed, Path(folder), broken).outcome()
+        return await Run(cell, scale, seed, Path(folder), broken, place).outcome()

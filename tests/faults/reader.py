@@ -302,9 +302,10 @@ def break_the_rule(which: str) -> None:
         Freshness.latest = lambda _self, _scopes: 0  # type: ignore[method-assign] # likewise
 
 
-def settings(url: str, namespace: str, broken: str) -> CacheSettings:
+def settings(url: str, store_url: str | None, namespace: str, broken: str) -> CacheSettings:
     """Return the settings of every process: nothing is served from memory while Redis is unavailable."""
-    return CacheSettings(url=url, namespace=namespace, max_staleness_ms=0, trust_restarts=broken == "era")
+    given: dict[str, Any] = {"url": url, "store_url": store_url, "namespace": namespace}
+    return CacheSettings(**given, max_staleness_ms=0, trust_restarts=broken == "era")
 
 
 async def in_a_loop(app: Application, shape: str, chosen: CacheSettings) -> None:
@@ -379,7 +380,7 @@ def main(arguments: list[str]) -> None:
     break_the_rule(broken)
     app = Application(Database(Path(path)), random.Random(seed))  # noqa: S311 - a run that can be had again
     threading.Thread(target=_stop_with_parent, args=(app,), daemon=True).start()
-    chosen = settings(url, namespace, broken)
+    chosen = settings(url, os.environ.get("STORE_REDIS_URL"), namespace, broken)
     if shape == "threads":
         in_threads(app, chosen)
     elif shape == "forked":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from cachebus.testing.server import PrivateServer
 from tests.support.schedules_soak import Findings, soak
+from tests.support.topologies import deployed
 
 
-async def test_killed_and_frozen_workers_start_nothing_twice(server: PrivateServer) -> None:
+async def test_killed_and_frozen_workers_start_nothing_twice() -> None:
     """Three processes, the holder killed or stopped three times: a second start only after a death, never a third."""
-    findings = await soak(server, kills=3, lease_ms=1_000)
+    async with deployed("one") as deployment:
+        findings = await soak(deployment, kills=3, lease_ms=1_000)
     assert findings.wrong == []
     assert findings.kills + findings.freezes == 3
     assert findings.started > 0

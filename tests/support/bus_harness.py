@@ -4,11 +4,12 @@ The publisher keeps its own record of what was accepted. The checker reads feed,
 is lost, what is there twice, and what is out of order. `python -m tests.support.bus_soak` runs it at full size.
 
 Beside `publish()` it uses plain `PUBLISH`. Redis forgets what nobody hears, so one bridge, of no worker, stays
-subscribed through all that befalls the workers; while the server itself is about to be restarted, or to close every
-connection, nothing is sent that way.
+subscribed through all that befalls the workers; while the server itself is about to be restarted, replaced, or to close
+every connection, nothing is sent that way.
 
 Kills at random can hit the same event twice while its mark is set, and then it is taken for a poison: `condemned`, a
-dead letter, no effects. The harness replays those, and whatever is not in the feed after that is lost.
+dead letter, no effects. So is one whose every attempt was refused memory. The harness replays those, and whatever is
+not in the feed after that is lost.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import itertools
 import os
 import random
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,11 +35,11 @@ from cachebus.bus.engine.bridge import Bridge
 from cachebus.bus.letters import Letter
 from cachebus.bus.publisher import Bus
 from cachebus.errors import ServerError
-from cachebus.redis.client import Client
 from cachebus.testing import FaultProxy
-from cachebus.testing.server import PrivateServer
 from tests.support.bus_harness_worker import numbers
+from tests.support.process_faults import SkewedClocks, pinch, release
 from tests.support.serving import HERE, Workers, running
+from tests.support.topologies import Deployment, deployed
 
 LEASE = "500ms"
 PATIENCE_S = 60.0
@@ -62,6 +65,17 @@ class Crashing(Workers):
         assert await process.stdout.readline() == b"ready\n"
         return name
 
+    async def starve(self, name: str, seconds: float) -> bool:
+        """Refuse a worker all memory for a while; returns whether it died of it."""
+        process = self._alive[name]
+        pinch(process.pid)
+        await asyncio.wait([asyncio.ensure_future(process.wait())], timeout=seconds)
+        if process.returncode is None:
+            release([process.pid])
+            return False
+        await self.died(name)
+        return True
+
     async def kill_all(self) -> None:
         """kill -9 of every worker."""
         for name in list(self._alive):
@@ -83,7 +97,7 @@ class Findings:
     """Of the plain ones; not promised: one that a cut-off bridge still holds is overtaken by others' (delivery.md)."""
     not_invalidated: list[int] = field(default_factory=list)
     condemned: list[int] = field(default_factory=list)
-    """Taken for poisons, replayed by the harness: out of order, but neither lost nor twice."""
+    """Taken for poisons, or without memory, and replayed by the harness: out of order, but neither lost nor twice."""
     letters: list[Letter] = field(default_factory=list)
     """Every dead letter there was, before the replay; all but those of `condemned` are wrong."""
 
@@ -94,15 +108,23 @@ class Findings:
         return not any(wrong) and len(self.letters) == len(self.condemned)
 
 
+def may_be(letter: Letter) -> bool:
+    """Whether the faults explain a dead letter."""
+    return letter.kind == "poison" or (letter.kind == "failed" and letter.reason.startswith("MemoryError"))
+
+
 def condemned(letters: Iterable[Letter]) -> list[int]:
-    """Return the numbers of the events that were taken for poisons."""
-    return [int(msgspec.json.decode(letter.payload)["n"]) for letter in letters if letter.kind == "poison"]
+    """Return the numbers of the events whose dead letters the faults explain."""
+    return [int(msgspec.json.decode(letter.payload)["n"]) for letter in letters if may_be(letter)]
 
 
-def check(accepted: list[int], feed: list[int], scopes: set[str], letters: list[Letter]) -> Findings:
-    """Compare what was accepted, in that order, with what became of it."""
+def check(
+    accepted: list[int], feed: list[int], scopes: set[str], letters: list[Letter], retried: Iterable[int] = ()
+) -> Findings:
+    """Compare what was accepted, in that order, with what became of it. What was *retried* comes when it is due."""
     seen, wanted, replayed = Counter(feed), set(accepted), condemned(letters)
-    first = [n for n in dict.fromkeys(feed) if n not in replayed]
+    late = {*replayed, *retried}
+    first = [n for n in dict.fromkeys(feed) if n not in late]
     return Findings(
         published=len(accepted),
         plain=sum(n >= PLAIN for n in accepted),
@@ -125,13 +147,26 @@ def out_of_order(numbers: Iterable[int]) -> int:
 class Harness:
     """One run: *faults* so many, of *kinds* by weight, while *events* events are published and *after* them none."""
 
-    def __init__(self, server: PrivateServer, *, events: int, faults: dict[str, int], seed: int, fence: bool) -> None:
-        self._server = server
+    def __init__(
+        self,
+        deployment: Deployment,
+        clocks: SkewedClocks,
+        *,
+        events: int,
+        faults: dict[str, int],
+        seed: int,
+        fence: bool,
+    ) -> None:
+        self._deployment = deployment
+        self._clocks = clocks
         self._events = events
         self._draw = random.Random(seed)  # noqa: S311 - moments, not secrets
         self._plan = [kind for kind, times in faults.items() for _ in range(times)]
         self._draw.shuffle(self._plan)
-        self._environment = {} if fence else {"FENCE": "off"}
+        self.retried = clocks.folder / "retried"
+        self._environment = {"RETRIED": str(self.retried)} | ({} if fence else {"FENCE": "off"})
+        self.done: Counter[str] = Counter()
+        """The faults, as they came."""
         self.accepted: list[int] = []
         self.plain: list[int] = []
         self._calm = asyncio.Lock()
@@ -141,29 +176,44 @@ class Harness:
 
     async def run(self) -> Findings:
         """Publish, break, wait until all is handled, check."""
-        proxy = FaultProxy(self._server.port)
-        async with proxy, Client(self._server.url) as client, Crashing(client, proxy.url, LEASE) as workers:
-            self._client, self._workers, self._proxy = client, workers, proxy
+        async with contextlib.AsyncExitStack() as stack:
+            url = await self._url(stack)
+            client = await stack.enter_async_context(self._deployment.client())
+            workers = await stack.enter_async_context(Crashing(client, url, LEASE))
+            self._client, self._workers = client, workers
             self._bridge = Bridge(client, [numbers])
             async with running(self._bridge):
                 for _ in range(2):
-                    await workers.start(**self._environment)
+                    await self._start()
                 publishing = asyncio.create_task(self._publish())
                 for at, kind in enumerate(self._plan):
                     await self._break(kind, after=at / len(self._plan), until=(at + 1) / len(self._plan))
                 await publishing
                 await self._until(self._handled)
                 letters = list(await DeadLetters(client).list(self._events))
-                await DeadLetters(client).replay(letter.letter_id for letter in letters if letter.kind == "poison")
+                await DeadLetters(client).replay(letter.letter_id for letter in letters if may_be(letter))
                 await self._until(self._in_feed)
                 return await self._check(letters)
+
+    async def _url(self, stack: contextlib.AsyncExitStack) -> str:
+        """Return where workers connect: through a network that can fail, where the store is reached at one port."""
+        if self._deployment.replicated:
+            self._environment |= self._deployment.environment
+            return self._deployment.url
+        self._proxy = await stack.enter_async_context(FaultProxy(self._deployment.proxied_port))
+        url, environment = self._deployment.through(self._proxy)
+        self._environment |= environment
+        return url
+
+    async def _start(self) -> None:
+        await self._workers.start(**self._environment, **self._clocks.environment())
 
     async def _break(self, kind: str, *, after: float, until: float) -> None:
         """Do it once a share *after* of the events is published; publishing may go on to a share *until* meanwhile."""
         self._may_publish = int(self._events * until)
         while len(self.accepted) < int(self._events * after):  # noqa: ASYNC110 - polling is enough here
             await asyncio.sleep(0.005)
-        await getattr(self, f"_{kind}")()
+        self.done[await getattr(self, f"_{kind}")() or kind] += 1
 
     # -- the faults -------------------------------------------------------------------------------------------------
 
@@ -173,7 +223,7 @@ class Harness:
         await asyncio.sleep(self._draw.uniform(0, 0.2))
         killed = time.monotonic()
         await self._workers.kill(active)
-        await self._workers.start(**self._environment)
+        await self._start()
         await self._active(other_than=active)
         self.takeovers_s.append(time.monotonic() - killed)
 
@@ -186,16 +236,32 @@ class Harness:
         await self._until(lambda: self._longer(behind))  # it has written what the stopped one had in hand
         self._workers.resume(active)
 
-    async def _restart(self) -> None:
-        """The server dies and comes back with its append-only file."""
+    async def _die(self) -> str:
+        """The server dies: it comes back with its append-only file, or its replica takes over."""
         async with self._nothing_plain():
-            await asyncio.to_thread(self._server.restart)
+            return await self._deployment.die(self._draw)
 
     async def _cut(self) -> None:
         """The server closes every connection."""
         async with self._nothing_plain():
-            for kind in ("normal", "pubsub"):
-                await asyncio.to_thread(self._server.ask, "CLIENT", "KILL", "TYPE", kind)
+            await self._deployment.cut()
+
+    async def _fill(self) -> str:
+        """The server is full and refuses writes for a while, longer than the lease."""
+        await self._deployment.fill(self._draw.uniform(0.5, 3.0))
+        return "maxmemory reached"
+
+    async def _starve(self) -> str:
+        """The active worker gets no more memory for a while; if it dies of that, another is started."""
+        active = await self._active()
+        if await self._workers.starve(active, self._draw.uniform(0.2, 2.0)):
+            await self._start()
+            return "memory limit, died of it"
+        return "memory limit, survived"
+
+    async def _jump(self) -> str:
+        """Every worker's wall clock, wrong already, is set to another wrong time."""
+        return "clocks jumped" if self._clocks.jump() else "no clock jumped"
 
     async def _swallow(self) -> None:
         """The workers' sockets stay open and carry nothing for a while, longer than the lease."""
@@ -281,11 +347,16 @@ class Harness:
                 feed.append(msgspec.json.decode(record)["data"])
             after = f"({lines[-1][0].decode()}"
         scopes = {name.decode() for name in await call("ZRANGE", names.ledger, 0, -1, timeout_s=5.0)}
-        return check([*self.accepted, *self.plain], feed, scopes, letters)
+        retried = map(int, self.retried.read_text().split()) if self.retried.exists() else ()
+        return check([*self.accepted, *self.plain], feed, scopes, letters, retried)
 
 
-async def crash(*, events: int, faults: dict[str, int], seed: int = 1, fence: bool = True) -> tuple[Findings, Harness]:
-    """Run the harness against a server of its own."""
-    with PrivateServer.start("appendfsync always") as server:
-        harness = Harness(server, events=events, faults=faults, seed=seed, fence=fence)
-        return await harness.run(), harness
+async def crash(
+    *, events: int, faults: dict[str, int], seed: int = 1, fence: bool = True, topology: str = "one"
+) -> tuple[Findings, Harness]:
+    """Run the harness against a deployment of its own, with workers whose clocks are wrong where libfaketime is."""
+    with tempfile.TemporaryDirectory(prefix="cachebus-") as folder:
+        clocks = SkewedClocks(Path(folder), random.Random(seed))  # noqa: S311 - a wrong time, not a secret
+        async with deployed(topology) as deployment:
+            harness = Harness(deployment, clocks, events=events, faults=faults, seed=seed, fence=fence)
+            return await harness.run(), harness

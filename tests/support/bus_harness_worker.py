@@ -25,6 +25,10 @@ from cachebus.redis.client import Client
 from cachebus.redis.scripts import Script, script
 
 myself = ""
+WORKING_BYTES = 1 << 20
+"""What an event needs to be handled, so that a limit to the process' memory is felt."""
+RETRIED = os.open(os.environ["RETRIED"], os.O_WRONLY | os.O_APPEND | os.O_CREAT) if "RETRIED" in os.environ else None
+"""Where the numbers of events are noted that did not get it: they are retried, so their order is not kept."""
 
 
 class Number(msgspec.Struct):
@@ -37,6 +41,12 @@ def numbers(event: Number) -> Effects:
     """Broadcast the number and invalidate its tag."""
     if event.stop and event.stop == myself:
         os.kill(os.getpid(), signal.SIGSTOP)
+    try:
+        bytearray(WORKING_BYTES)
+    except MemoryError:
+        if RETRIED is not None:
+            os.write(RETRIED, b"%d\n" % event.n)
+        raise
     yield Invalidate(tags=[f"n:{event.n}"])
     yield Broadcast("numbers", "n", event.n)
 
@@ -63,7 +73,7 @@ async def main(url: str, namespace: str, name: str, lease: str) -> None:
     if os.environ.get("FENCE") == "off":
         bare = unfenced()
         cachebus.redis.server.script = lambda verb: bare if verb == "bus/engine/commit" else script(verb)  # type: ignore[attr-defined] # the point of it
-    async with Client(url, namespace=namespace) as client:
+    async with Client(url, store_url=os.environ.get("STORE_REDIS_URL"), namespace=namespace) as client:
         handlers = [numbers, imported]
         consumer = Consumer(client, handlers, worker=name, lease=lease, options=ConsumerOptions(feed_length=1_000_000))
         print("ready", flush=True)  # noqa: T201 - tells the harness

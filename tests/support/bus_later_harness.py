@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import sys
+import tempfile
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from cachebus.bus.dead_letters import DeadLetters
 from cachebus.bus.engine.bridge import Bridge
 from cachebus.bus.publisher import Bus
-from cachebus.redis.client import Client
-from cachebus.testing.server import PrivateServer
+from cachebus.errors import ServerError
 from tests.support.bus_harness import LEASE, Crashing
 from tests.support.bus_harness_worker import imported
+from tests.support.process_faults import SkewedClocks
 from tests.support.serving import fed, running
+from tests.support.topologies import Deployment, deployed
 from tests.support.waiting import until
 
 PATIENCE_S = 60.0
@@ -54,17 +58,20 @@ class LaterFindings:
 class ImportHarness:
     """One run: so many events, and so many kills of the active worker meanwhile."""
 
-    def __init__(self, server: PrivateServer, *, events: int, kills: int, seed: int) -> None:
-        self._server = server
+    def __init__(self, deployment: Deployment, clocks: SkewedClocks, *, events: int, kills: int, seed: int) -> None:
+        self._deployment = deployment
+        self._clocks = clocks
         self._events = events
         self._kills = kills
         self._draw = random.Random(seed)  # noqa: S311 - moments, not secrets
+        self.fault = ""
+        """What became of the server while no worker lived."""
         self._published = 0
         self._delayed = 0
 
     async def run(self) -> LaterFindings:
         """Import, kill, wait until all is handled, check."""
-        async with Client(self._server.url) as client, Crashing(client, self._server.url, LEASE) as workers:
+        async with self._deployment.client() as client, Crashing(client, self._deployment.url, LEASE) as workers:
             self._client, self._workers, self._bus = client, workers, Bus(client)
             bridge = Bridge(client, [imported])
             async with running(bridge):
@@ -78,6 +85,9 @@ class ImportHarness:
                 await self._alone()
                 await until(self._done, "every delayed event came", deadline_s=PATIENCE_S)
             return await self._check()
+
+    async def _start(self) -> None:
+        await self._workers.start(**self._deployment.environment, **self._clocks.environment())
 
     async def _import(self, killing: asyncio.Task[None]) -> None:
         """Publish without a pause until the events are out and the kills are done."""
@@ -105,22 +115,24 @@ class ImportHarness:
         await self._workers.kill_all()
         await until(self._out_of_time)
         for _ in range(2):
-            await self._workers.start()
+            await self._start()
         for at in range(self._kills):
             while self._published < self._events * at // self._kills:  # noqa: ASYNC110 - polling is enough here
                 await asyncio.sleep(0.005)
             active = await until(self._workers.active, deadline_s=PATIENCE_S)
             await asyncio.sleep(self._draw.uniform(0, 0.2))
             await self._workers.kill(active)
-            await self._workers.start()
+            await self._start()
 
     async def _alone(self) -> None:
-        """Kill every worker; start one when all delayed events are due."""
+        """Kill every worker, and the server; start a worker when all delayed events are due, by the server's clock."""
         await self._workers.kill_all()
         for _ in range(ALONE):
             await self._delay(0.05)
-        await until(self._overdue)
-        await self._workers.start()
+        self.fault = await self._deployment.die(self._draw)
+        self._clocks.jump()
+        await until(self._overdue, deadline_s=PATIENCE_S)
+        await self._start()
 
     # -- looking ----------------------------------------------------------------------------------------------------
 
@@ -139,7 +151,9 @@ class ImportHarness:
 
     async def _overdue(self) -> bool:
         delayed, now_us = self._client.names.bus("delayed"), self._client.now_us()
-        return bool(await self._client.store.call("ZCOUNT", delayed, "-inf", now_us) == ALONE)
+        with contextlib.suppress(ServerError):
+            return bool(await self._client.store.call("ZCOUNT", delayed, "-inf", now_us) == ALONE)
+        return False
 
     async def _done(self) -> bool:
         letters = DeadLetters(self._client)
@@ -161,15 +175,20 @@ class ImportHarness:
         )
 
 
-async def crash_an_import(*, events: int, kills: int, seed: int = 1) -> LaterFindings:
-    """Run the harness against a server of its own."""
-    with PrivateServer.start() as server:
-        return await ImportHarness(server, events=events, kills=kills, seed=seed).run()
+async def crash_an_import(
+    *, events: int, kills: int, seed: int = 1, topology: str = "one", kind: type[ImportHarness] = ImportHarness
+) -> tuple[LaterFindings, ImportHarness]:
+    """Run the harness against a deployment of its own, with workers whose clocks are wrong where libfaketime is."""
+    with tempfile.TemporaryDirectory(prefix="cachebus-") as folder:
+        clocks = SkewedClocks(Path(folder), random.Random(seed))  # noqa: S311 - a wrong time, not a secret
+        async with deployed(topology) as deployment:
+            harness = kind(deployment, clocks, events=events, kills=kills, seed=seed)
+            return await harness.run(), harness
 
 
 def main(events: int, kills: int, seed: int) -> int:
     """Run, print, and say by the exit code whether all was sound."""
-    found = asyncio.run(crash_an_import(events=events, kills=kills, seed=seed))
+    found, _ = asyncio.run(crash_an_import(events=events, kills=kills, seed=seed))
     print(  # noqa: T201 - the report
         f"seed {seed}, {kills} kills: {found.imported} events imported, broadcasts {found.broadcasts}; "
         f"{found.delayed} delayed, lost {found.lost}, twice {found.twice}"

@@ -15,7 +15,7 @@ import time
 
 from tests.support.bus_harness import crash
 
-FAULTS = {"kill": 200, "stop": 20, "restart": 10, "cut": 20, "swallow": 10}
+FAULTS = {"kill": 200, "stop": 20, "die": 10, "cut": 20, "swallow": 10}
 EVENTS = 20_000
 
 

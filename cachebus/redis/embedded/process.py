@@ -263,4 +263,4 @@ def _answering(address: int) -> Running | None:
     facts = dict(line.split(":", 1) for line in answer.splitlines() if ":" in line)
     if facts.get("process_id") != str(pid):
         return None  # an address left behind, and somebody else's server at that port
-    return Running("valkey", port, pid, facts["valkey_version"])
+    return Running("valkey", port, pid, facts.get("valkey_version") or facts["redis_version"])
