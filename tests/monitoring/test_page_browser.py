@@ -174,6 +174,21 @@ async def test_strangers_are_told_how_to_sign_in(chrome: Browser, busy: Site) ->
         assert code not in page.url
 
 
+async def test_a_job_is_paused_until_a_moment(chrome: Browser, busy: Site) -> None:
+    """On its own page: what has passed is refused where it is typed, and the moment is shown."""
+    page = await opened(chrome, busy, "/#/jobs/warm.portfolios", admin=True)
+    until = page.get_by_label("Pause until")
+    await until.fill("2020-01-01T10:00")
+    await page.locator("form[data-form=until] button").click()
+    await expect(page.get_by_text("Choose a moment to come.")).to_be_visible()
+    ahead = "new Date(Date.now() + 26 * 3600e3 - new Date().getTimezoneOffset() * 60e3).toISOString().slice(0, 16)"
+    await until.fill(await page.evaluate(ahead))
+    await page.locator("form[data-form=until] button").click()
+    await expect(page.locator("main")).to_contain_text("until 20")
+    await expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    await expect(until).to_have_count(0)
+
+
 async def test_filters_stand_in_the_address_and_come_back_from_it(chrome: Browser, busy: Site) -> None:
     """What is filtered, sorted and chosen can be sent to a colleague as a link; back goes back."""
     page = await opened(chrome, busy, "/#/views")

@@ -13,15 +13,18 @@ import msgspec
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from cachebus.cache.upkeep.answers import ask
+from cachebus.limits.limiter import RateLimiter
 from cachebus.locks.locks import Locks
 from cachebus.monitoring.advice.analysis import report_key
 from cachebus.monitoring.advice.report import Report
+from cachebus.monitoring.page.tabs.event import lives_of
 from cachebus.monitoring.verdict.chronicle import AlertRules
 from cachebus.monitoring.verdict.gathering import Gathering
 from cachebus.monitoring.verdict.watch import Watch
 from tests.support.browsing import needs_chromium, opened
 from tests.support.node import installed
-from tests.support.page_site import Site, fail_mails
+from tests.support.page_site import Site, fail_mails, flushed
 from tests.support.waiting import until
 
 pytestmark = [needs_chromium, pytest.mark.asyncio(loop_scope="session"), pytest.mark.xdist_group("page")]
@@ -70,6 +73,14 @@ async def lived_in(shop: Site) -> None:
     await shop.cache.views["portfolio:{user_id}:summary"](7)
     await Locks(shop.cache.client, owner="importer").lock("import:prices", "30s", renew=False).acquire()
     await shop.sessions.create("7", ip="10.0.0.1", user_agent="a browser")
+    limiter = RateLimiter(shop.cache)
+    for _ in range(7):
+        await limiter.check("login:7", limit=5, window="1m")
+    await limiter.check("export:7", limit=100, window="1h")
+    for question in ("memory portfolio:7:summary", "limits"):
+        await ask(shop.cache.client, question, dict)
+    await lives_of(shop.cache, "trade-3", 1)
+    await flushed(shop.cache)
     kept = msgspec.json.decode((SUPPORT / "advice_report.json").read_bytes(), type=Report)
     report = msgspec.structs.replace(kept, at_ms=shop.cache.client.now_us() / 1000 - 60_000)
     await shop.cache.client.store.call("SET", report_key(shop.cache.client), msgspec.json.encode(report), "EX", 60)
@@ -109,6 +120,8 @@ async def test_every_tab_is_for_everybody(
         if ALL:
             PICTURES.mkdir(parents=True, exist_ok=True)
             name = tab.partition("?")[0].replace("/", "-").replace("%3A", "_").replace("%7B", "").replace("%7D", "")
-            await page.screenshot(path=PICTURES / f"{name}-{width}-{scheme}.jpg", type="jpeg", quality=70)
+            await page.screenshot(
+                path=PICTURES / f"{name}-{width}-{scheme}.jpg", type="jpeg", quality=70, full_page=True
+            )
     sys.stdout.write(f"{len(TABS) * len(widths)} looks in {time.perf_counter() - began:.1f} s\n")
     assert "\n".join(map(str, wrong)) == ""

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -62,7 +62,7 @@ class NamedJob(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     paused: bool = False
-    minutes: int = 0
+    minutes: Annotated[int, msgspec.Meta(ge=0, le=MOST_MINUTES)] = 0
     """How long it is paused; 0: until somebody resumes it."""
 
 

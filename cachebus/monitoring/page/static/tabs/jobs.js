@@ -1,7 +1,7 @@
 // Jobs: late and failed ones first; the last twenty runs of each; run, pause for a while, resume.
 
 import { html } from "../dom.js";
-import { ago, button, chip, due, fact, filter, head, none, signIn, table } from "../parts.js";
+import { ago, button, chip, due, fact, filter, head, none, serverNow, shared, signIn, table } from "../parts.js";
 import { href } from "../route.js";
 import { clock, count, moment, number, span } from "../words.js";
 
@@ -19,6 +19,13 @@ export function screen({ noun, params }) {
       const late = jobs.filter((job) => job.late_since !== null).length, failed = jobs.filter((job) => job.outcome === "failed").length;
       return html`<section class="card">${head("Jobs", filter("q", params.q, "filter jobs"), 1)}<p class="soft">${number(jobs.length, "job")}, ${count(late)} late, ${count(failed)} failed the last time.</p>${signIn("run or pause one")}
 ${shown.length ? table("Jobs", [["Job", "name"], ["Fires"], ["State"], ["Last 20 runs"], ["Last", "num"], ["Took", "num less"], ["Next", "num"], ["Missed", "num less"], ["Overlapped", "num less"], ["", "acts"]], shown.map(row)) : none(jobs.length ? "No job is like that." : "No worker has announced a job.")}</section>`;
+    },
+    forms: {
+      async until({ until }, act) {
+        const minutes = Math.ceil((new Date(until) - serverNow()) / 60_000);
+        if (!(minutes > 0)) throw new Error("Choose a moment to come.");
+        await act("jobs/pause", { name: noun, paused: true, minutes });
+      },
     },
   };
 }
@@ -55,5 +62,6 @@ function one(name, job) {
   const line = (run) => ({ key: run.finished, kind: run.outcome === "failed" ? "bad" : "", cells: [moment(run.finished / 1000), chip(run.outcome === "done" ? "ok" : "bad", run.outcome), span(run.duration_ms), html`<span class="mono">${run.holder}</span>`, run.error] });
   return html`<p class="crumb"><a href="${href("jobs")}">Jobs</a> /</p><section class="card">${head(html`<span class="mono">${name}</span>`, html`${state(job)}${acts(job)}`, 1)}
 <dl class="facts">${fact("fires", job.when)}${fact("next", next(job))}${fact("runs", count(job.runs))}${fact("missed", count(job.misfires))}${fact("overlapped", count(job.overlaps))}${fact("died", count(job.deaths))}${job.holder ? fact("last on", html`<span class="mono">${job.holder}</span>`) : ""}</dl>
+${shared.me.admin && !job.paused ? html`<form data-form="until"><label>Pause until <input type="datetime-local" name="until" required></label><button>Pause</button></form>` : ""}
 <h2 class="sub">Last runs</h2>${job.history.length ? table("Last runs", [["Ended"], ["Outcome"], ["Took", "num"], ["Worker", "name"], ["Error", "why"]], job.history.map(line)) : none("None yet.")}${job.error ? html`<h2 class="sub">Last error</h2><pre tabindex="0" aria-label="Last error">${job.error}</pre>` : ""}</section>`;
 }
