@@ -101,11 +101,12 @@ class PlainValues(ABC):
         reader = await self.connected()
         born, moment = reader.freshness.born, reader.freshness.moment()
         found = await self._find_many(reader, keys, type)
-        present = {key: value for key, value in found.items() if value is not _MISSING}
-        self._missed(len(found) - len(present))
-        for key in found.keys() - present.keys():
-            self._misses.missed(key, born, moment, now_s())
-        return present
+        if missing := [key for key, value in found.items() if value is _MISSING]:
+            self._missed(len(missing))
+            for key in missing:
+                del found[key]
+                self._misses.missed(key, born, moment, now_s())
+        return found
 
     async def _find(self, reader: Reader, key: str, declared: Any) -> Any:
         """Return what *key* holds, `_MISSING` where that is nothing of the type."""
@@ -128,22 +129,23 @@ class PlainValues(ABC):
     async def _find_many(self, reader: Reader, keys: Iterable[str], declared: Any) -> dict[str, Any]:
         """Do the same with several: what memory cannot answer in one round trip, and no task, for all."""
         found: dict[str, Any] = dict.fromkeys(names(keys), _MISSING)
-        demand, now = demanded.get(), now_s()
-        describe, codec = self._describing(None, (), declared), self._codec(declared)
-        calls = []
-        for key in found:
-            held = reader.memory.plain(key, now) if demand is USUAL and self.enabled else None
-            if held is None:
-                calls.append(describe(key))
-            else:
-                self._plain_stats.l1_hits += 1
-                found[key] = _opened(codec, key, held.value, held.payload)
+        demand, now, codec, memory = demanded.get(), now_s(), self._codec(declared), reader.memory
+        here = memory.plain(found, now) if demand is USUAL and self.enabled else {}
+        for key, held in here.items():
+            if held.opened_by is codec:
+                found[key] = held.value
+                continue
+            found[key] = value = _opened(codec, key, held.value, held.payload)
+            if value is not _MISSING:
+                memory.share(key, held, value, codec)
+        self._plain_stats.l1_hits += len(here)
         if self.watchers:
-            show(self.watchers, map(describe, found), now)
-        if calls and self.enabled:
-            for call, value in zip(calls, await reader.peek_many(calls, demand), strict=True):
-                if value is not None:
-                    found[call.key] = _opened(codec, call.key, value.value, value.payload)
+            show(self.watchers, map(self._describing(None, (), declared), found), now)
+        if len(here) < len(found) and self.enabled:
+            calls = list(map(self._describing(None, (), declared), [key for key in found if key not in here]))
+            for call, seen in zip(calls, await reader.peek_many(calls, demand), strict=True):
+                if seen is not None:
+                    found[call.key] = _opened(codec, call.key, seen.value, seen.payload)
         return found
 
     async def set(

@@ -217,7 +217,8 @@ class Freshness:
         newest, young, older = 0, self._young.get, self._older.get
         for scope in scopes:
             clock = young(scope) or older(scope, 0)
-            newest = max(newest, clock)
+            if clock > newest:  # noqa: PLR1730 - `max` takes twice as long, at every read after an invalidation
+                newest = clock
         return newest
 
     def judge(

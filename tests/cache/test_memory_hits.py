@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from cachebus import Cache
+from cachebus import Cache, CacheSettings
 from cachebus.testing import FakeClock, memory_cache
 from tests.conftest import Connect
 from tests.support.waiting import until
+
+
+class Price(msgspec.Struct, frozen=True):
+    """Nobody who holds one can change it."""
+
+    name: str
+
+
+class Basket(msgspec.Struct):
+    """Whoever holds one can."""
+
+    name: str
+    items: list[int] = []
 
 
 @pytest.fixture(params=["memory", "server"])
@@ -76,3 +90,40 @@ async def test_a_hit_is_not_served_past_its_time_nor_by_a_process_that_hears_not
         clock.advance("2m")
         assert old.held((1,), {}) is None
         assert old.held((), {"n": 1}) is None
+
+
+async def test_plain_values_read_together_are_shared_only_where_nobody_can_change_them(cache: Cache) -> None:
+    """One of a frozen type is one object for all; what another caller does to a list, or calls its type, is his own."""
+    await cache.set("price", Price("btc"), ttl="1h")
+    await cache.set("basket", Basket("mine", [1]), ttl="1h")
+    await cache.set("list", [1], ttl="1h")
+
+    async def both(key: str, kind: object) -> list[object]:
+        return [(await cache.get_many([key], type=kind))[key] for _ in range(2)]  # type: ignore[call-overload]
+
+    first, second = await both("price", Price)
+    assert first == Price("btc")
+    assert first is second
+    (basket, other), (one, another) = await both("basket", Basket), await both("list", object)
+    basket.items.append(2)  # type: ignore[attr-defined]
+    one.append(2)  # type: ignore[attr-defined]
+    assert (other, another) == (Basket("mine", [1]), [1])
+    assert await both("price", Basket) == [Basket("btc")] * 2
+    assert (await both("price", Price))[0] == first
+    await cache.set("price", Price("eth"), ttl="1h")
+    assert await both("price", Price) == [Price("eth")] * 2
+
+
+async def test_what_is_kept_for_sharing_counts_as_memory() -> None:
+    """A value and what was read of it take twice the bytes; where both have no room, the bytes alone stay."""
+    settings = CacheSettings(redis_enabled=False, max_memory_bytes=1500)
+    async with Cache(settings=settings) as cache:
+        await cache.set("text", "x" * 500, ttl="1h")
+        before = cache.stats().bytes
+        for _ in range(2):
+            assert await cache.get_many(["text"]) == {"text": "x" * 500}
+        assert cache.stats().bytes == 2 * before
+        await cache.set("long", "y" * 900, ttl="1h")
+        for _ in range(2):
+            assert await cache.get_many(["long"]) == {"long": "y" * 900}
+        assert 900 <= cache.stats().bytes < 1500

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain, count
 
 import msgspec
 
@@ -55,11 +55,11 @@ class Lookup:
         self._glances = Glances(entries.fetch, lambda: self._freshness.position, self._judge_all)
         self.glance_at_all = self._glances.look_at_all
         self._process = f"{os.getpid():x}.{secrets.token_hex(6)}"
-        self._count = itertools.count()
+        self._count = count()
 
-    def is_trusted(self, call: Call) -> bool:
+    def is_trusted(self, scopes: Iterable[str]) -> bool:
         """Whether Redis can be asked, and knows of every invalidation that this process knows of."""
-        return self._up() and not self._freshness.is_pending(call.scopes)
+        return self._up() and not self._freshness.is_pending(scopes)
 
     def token(self) -> str:
         """Return a token for a lease, unlike any other."""
@@ -72,12 +72,12 @@ class Lookup:
         only look first, and whatever cannot be used is asked for again with a lease. So do reads that never load
         (*claim*). Not where the table alone cannot judge, nor where the ledger must be asked (*asks*).
         """
-        if not asks and (call.kind.leaning > 0 or not claim) and self.is_trusted(call) and self.can_glance(call.kind):
+        if not asks and (call.kind.leaning > 0 or not claim) and self.can_glance((call,)):
             return self._glances.look(call)
         return self._ask_once(call, asks=asks, claim=claim)
 
     async def _ask_once(self, call: Call, *, asks: bool, claim: bool) -> Value | Found | None:
-        if not self.is_trusted(call):
+        if not self.is_trusted(call.scopes):
             return None
         try:
             found, value = await self.find(call, self.token() if claim else "", asks=asks)
@@ -99,9 +99,10 @@ class Lookup:
         found = await self.entries.read(self._ask(call, token, floor, need_ms, asks))
         return found, await self.accept(call, found, asks=asks)
 
-    def can_glance(self, kind: CallKind) -> bool:
-        """Whether this process's table alone will be able to judge what is found."""
-        return not self._doubts(kind, now_s())
+    def can_glance(self, calls: Sequence[Call]) -> bool:
+        """Whether calls of one kind may be looked at, to be judged by this process's table alone."""
+        scopes = calls[0].scopes if len(calls) == 1 else chain.from_iterable(call.scopes for call in calls)
+        return self.is_trusted(scopes) and not self._doubts(calls[0].kind, now_s())
 
     def _looked(self, kind: CallKind, *, hit: bool) -> None:
         """Take note of what a read found; the last dozen or two of a kind decide how the next one looks."""
@@ -114,23 +115,22 @@ class Lookup:
         """Judge what glances found, by this process's table alone. *position*: the journal's when they left."""
         now, freshness = now_s(), self._freshness
         at_us, heard, version = self._at_us(now), freshness.hears(now), freshness.version
+        keeps = self._memory.keeps
         seen = list[Seen]()
         for call, data in zip(calls, found, strict=True):
-            if isinstance(data, ServerError):
-                seen.append(data)
-                continue
-            value: Seen = None
-            entry = unpack(data) if data is not None else None
+            value: Seen = data if isinstance(data, ServerError) else None
+            entry = unpack(data) if isinstance(data, bytes) else None
             if entry is not None:
                 scopes, born = _scopes(call, entry), entry.born
                 if freshness.judge(born, scopes, heard=heard) is Verdict.VALID:
-                    if call.kind.plain and born.number < position:  # as new as the last `set` that was heard of by then
-                        born = Born(position, born.era)
+                    if keeps and call.kind.plain and born.number < position:
+                        born = Born(position, born.era)  # as new as the last `set` that was heard of by then
                     try:
                         value = self._served(call, entry, scopes, born, now, (entry.ends - at_us) // 1000, version)
                     except ConfigurationError as untyped:
                         value = untyped
-            self._looked(call.kind, hit=value is not None)
+            if value is None or call.kind.leaning < MOST_LEANING:
+                self._looked(call.kind, hit=value is not None)
             seen.append(value)
         return seen
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from cachebus.cache.call import USUAL, Call, Demand, Load, Value
@@ -112,16 +111,14 @@ class Reader:
         call.kind.stats.l2_hits += 1
         return seen
 
-    async def peek_many(self, calls: Sequence[Call], demand: Demand = USUAL) -> list[Value | None]:
+    async def peek_many(self, calls: list[Call], demand: Demand = USUAL) -> list[Value | None]:
         """Do the same with several plain values that memory cannot answer by itself, in one round trip."""
         lookup = self._lookup
-        if not calls or lookup is None or demand is not USUAL or not lookup.can_glance(calls[0].kind):
+        if lookup is None or demand is not USUAL or not lookup.can_glance(calls):
             return await asyncio.gather(*[self.peek(call, demand) for call in calls])
-        at_once = [call for call in calls if lookup.is_trusted(call)]
-        seen = await lookup.glance_at_all(at_once)
-        calls[0].kind.stats.l2_hits += sum(value is not None for value in seen)
-        values = {call.key: value for call, value in zip(at_once, seen, strict=True)}
-        return [values[call.key] if call.key in values else await self.peek(call) for call in calls]
+        seen = await lookup.glance_at_all(calls)
+        calls[0].kind.stats.l2_hits += len(seen) - seen.count(None)
+        return seen
 
     def sweep(self, now: float) -> None:
         """Forget what has expired, asked for or not."""
@@ -280,7 +277,7 @@ class Reader:
     async def _fetch(self, flight: Flight, call: Call, load: Load, found: Found | None, need_ms: int) -> Value:
         """Load, if the lease is ours; otherwise wait until the fill wakes us, and look again."""
         lookup = self._lookup
-        if lookup is None or not lookup.is_trusted(call):
+        if lookup is None or not lookup.is_trusted(call.scopes):
             return await self._load(flight, call, load)
         entries = lookup.entries
         ends = now_s() + (call.kind.policy.max_load_ms + LEASE_MS) / 1000

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cachebus.cache.call import USUAL, Call, Demand
 from cachebus.cache.policy import EARLY_REACH, Age, ViewPolicy, draw
 from cachebus.cache.tiers.entry import Header
 from cachebus.cache.tiers.s3fifo import CachedValue, S3Fifo
+from cachebus.cache.values.plain_codec import PlainCodec
 from cachebus.clock import now_s
 from cachebus.errors import ServerError
 from cachebus.freshness.clock import Born
@@ -109,16 +110,26 @@ class Memory:
         late_ms = (now_s() - held.fresh_until) * 1000
         return self.is_valid(held) and late_ms < max(policy.stale_if_error_ms, policy.stale_ms)
 
-    def plain(self, key: str, now: float) -> CachedValue | None:
-        """Return what is held of a plain value, if it may be served as it is. No round trip."""
-        held, freshness = self.held.get(key), self.freshness
-        if held is None or now >= held.early_at or not freshness.hears(now):
-            return None
-        if held.checked != freshness.version and not freshness.holds(held):
-            return None
-        if self._ledger is not None and held.as_of.number < freshness.replaced_at(key):
-            return None
-        return held
+    def plain(self, keys: Iterable[str], now: float) -> dict[str, CachedValue]:
+        """Return what is held of plain values, where it may be served as it is. No round trip."""
+        held_of, freshness, found = self.held.get, self.freshness, dict[str, CachedValue]()
+        if not freshness.hears(now):
+            return found
+        for key in keys:
+            held = held_of(key)
+            if held is None or now >= held.early_at:
+                continue
+            if held.checked != freshness.version and not freshness.holds(held):
+                continue
+            if self._ledger is None or held.as_of.number >= freshness.replaced_at(key):
+                found[key] = held
+        return found
+
+    def share(self, key: str, held: CachedValue, value: Any, codec: PlainCodec) -> None:
+        """Keep what *codec* has read of a plain value for all its callers, where none of them can change it."""
+        if codec.may_be_shared(value):
+            held.value, held.opened_by = value, codec
+            self.store.grow(key, held, held.size)
 
     def is_valid(self, held: CachedValue) -> bool:
         """Return whether this process knows of nothing that invalidated it, and would."""

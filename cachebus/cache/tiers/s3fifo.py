@@ -50,6 +50,8 @@ class CachedValue(msgspec.Struct, eq=False, gc=False, kw_only=True):
     size: int = 0
     validator: str = ""
     """Of its source, for a conditional load."""
+    opened_by: Any = None
+    """The codec that made `value` of the payload, for its callers to share; None where nobody did."""
     renderings: dict[Any, Any] | None = None
     """What was made from the value, by who made it (`cachebus.integrations.http.renderings`)."""
     view: str = ""
@@ -123,6 +125,8 @@ class S3Fifo:
             return
         if self._most_bytes is not None and held.size + extra > self._most_bytes:
             held.renderings = None
+            if held.opened_by is not None:
+                held.value = held.opened_by = None
             return
         held.size += extra
         self.bytes += extra

@@ -53,6 +53,9 @@ class Sealed(msgspec.Struct, array_like=True):
     payload: bytes
 
 
+_decode_sealed = msgspec.msgpack.Decoder(Sealed).decode
+
+
 class Labelled(NamedTuple):
     """What a class's own reader makes an object of, and the class's name, where its place does not say which."""
 
@@ -198,7 +201,7 @@ class SelfDescribing:
                 str(data, "utf-8") if code in _TEXTS else bytes(data) if code in _BYTES else self.decode(data)
             )
         if code in (_SEALED, _JSON):
-            return msgspec.msgpack.decode(data, type=Sealed) if code == _SEALED else ModelJson(bytes(data))
+            return _decode_sealed(data) if code == _SEALED else ModelJson(bytes(data))
         content = self.decode(data)
         if code == _DICT:
             return {name: item for name, item in content}  # noqa: C416 - dict() would take text for a pair

@@ -15,6 +15,7 @@ import msgspec
 
 from cachebus.cache.values.codec import Codec
 from cachebus.cache.values.extensions import (
+    ATOMS,
     OwnClassFound,
     Sealed,
     SelfDescribing,
@@ -22,7 +23,7 @@ from cachebus.cache.values.extensions import (
     sealed,
 )
 from cachebus.cache.values.never import NeverCached
-from cachebus.cache.values.shapes import is_precise
+from cachebus.cache.values.shapes import is_immutable, is_precise
 from cachebus.cache.values.typed import TypedValues
 from cachebus.cache.values.writing import Writers
 from cachebus.errors import ConfigurationError, NotCacheable
@@ -88,6 +89,14 @@ class PlainCodec:
             raise
         except Exception as damaged:  # noqa: BLE001 - what foreign bytes may raise has no end
             raise msgspec.DecodeError(f"{self.what}: the stored value is damaged: {damaged}") from None
+
+    def may_be_shared(self, value: Any) -> bool:
+        """Whether nobody who holds *value*, which this codec has read, can change what others see."""
+        return self._is_immutable if self._opens else type(value) in ATOMS or type(value) is int
+
+    @cached_property
+    def _is_immutable(self) -> bool:
+        return is_immutable(self.declared)
 
     @cached_property
     def _is_precise(self) -> bool:
