@@ -37,13 +37,13 @@ const match = (wanted) => Object.fromEntries(Object.entries(wanted).filter(([, v
 const chosenGroup = (group, wanted) => NAMES.every((name) => wanted[name] === group[name]);
 
 function groups({ total, groups: found, more_groups }, wanted, params) {
-  const columns = [["Handler", "name"], ["Reason", "why"], ["Letters", "num"], ["First", "num less"], ["Last", "num"], ["Since release"], ["", "acts"]];
+  const columns = [["Handler", "name"], ["Reason", "why"], ["Letters", "num"], ["First", "num less"], ["Last", "num"], ["Since release", "less"], ["", "acts"]];
   const row = ({ group, release }) => {
     const same = Object.fromEntries(NAMES.map((name) => [name, group[name]]));
     const body = { match: match(same) };
     return { key: JSON.stringify(same), kind: chosenGroup(group, wanted) ? "warn" : "", cells: [
       html`<a href="${href("failures", "", same)}"><span class="mono">${group.handler.split(".").at(-1) || "no handler"}</span></a><br><small>${group.channel || "no channel"}</small>`,
-      html`${chip(group.kind === "gap" ? "warn" : "bad", group.kind)} ${group.reason}`,
+      html`<span>${chip(group.kind === "gap" ? "warn" : "bad", group.kind)} ${group.reason}</span>`,
       count(group.count), ago(group.first_ms), ago(group.last_ms), release ? html`<span class="mono">${release.slice(0, 12)}</span>` : "–",
       html`${group.kind === "gap" ? "" : button(`Retry ${count(group.count)}`, "letters/retry", body)}${discard(body, group.count)}`,
     ] };

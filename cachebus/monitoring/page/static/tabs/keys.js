@@ -2,7 +2,7 @@
 
 import { ACT_MS, ask, query } from "../api.js";
 import { html, show } from "../dom.js";
-import { ago, button, chip, fact, head, none, older, scopeLink, signIn, table, toast } from "../parts.js";
+import { ago, button, chip, due, fact, head, none, older, scopeLink, signIn, table, toast } from "../parts.js";
 import { href } from "../route.js";
 import { bytes, count, moment, number, span } from "../words.js";
 
@@ -51,9 +51,9 @@ function entry(name) {
 
 /** Who holds it: processes answer with their next report, each of them within ten seconds. */
 function inMemory(told) {
-  const rows = told.flatMap(({ process, at_us, told: copies }) => copies.map((each) => ({ key: `${process} ${each.view}`, cells: [html`<a class="mono" href="${href("machine", "", { process })}">${process}</a>`, each.valid ? (each.fresh_ms < 0 ? chip("warn", "stale") : chip("ok", "valid")) : chip("warn", "made old"), `${span(each.age_ms)} before`, each.fresh_ms > 0 ? `${span(each.fresh_ms)} more` : `ended ${span(-each.fresh_ms)} before`, each.read ? "yes" : "no", ago(at_us / 1000)] })));
+  const rows = told.flatMap(({ process, at_us, told: copies }) => copies.map((each) => ({ key: `${process} ${each.view}`, cells: [html`<a class="mono" href="${href("machine", "", { process })}">${process}</a>`, each.valid ? (each.fresh_ms < 0 ? chip("warn", "stale") : chip("ok", "valid")) : chip("warn", "made old"), ago(at_us / 1000 - each.age_ms), due(at_us / 1000 + each.fresh_ms), each.read ? "yes" : "no", ago(at_us / 1000)] })));
   const said = told.length ? `${number(rows.length, "copy", "copies")}; ${number(told.length, "process", "processes")} answered` : "asked; each process answers within ten seconds";
-  return html`<section class="card">${head("In memory", html`<span class="soft" role="status">${said}</span>`)}${rows.length ? table("In memory", [["Process", "name"], ["State"], ["Loaded", "num"], ["Fresh for", "num"], ["Read since", "num"], ["As of", "num"]], rows) : none(told.length ? "No process that answered holds it in memory." : "No answer yet. Processes with CACHE_REPORT=false or CACHE_QUIET answer nothing.")}</section>`;
+  return html`<section class="card">${head("In memory", html`<span class="soft" role="status">${said}</span>`)}${rows.length ? table("In memory", [["Process", "name"], ["State"], ["Loaded", "num"], ["Stale", "num"], ["Read since", "num"], ["As of", "num"]], rows) : none(told.length ? "No process that answered holds it in memory." : "No answer yet. Processes with CACHE_REPORT=false or CACHE_QUIET answer nothing.")}</section>`;
 }
 
 function copy(each, at) {
