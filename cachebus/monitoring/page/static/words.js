@@ -18,6 +18,7 @@ export const number = (many, one, several = `${one}s`) => `${count(many)} ${many
 export function span(ms) {
   if (ms === null || ms === undefined) return "–";
   if (ms < 0) return `−${span(-ms)}`;
+  if (ms > 0 && ms < 0.05) return "< 0.1 ms";
   if (ms < 999.5) return `${ms < 10 && ms % 1 ? ms.toFixed(1) : Math.round(ms)} ms`;
   for (const [size, unit, most] of [[1000, "s", 120], [60000, "min", 120], [3.6e6, "h", 48]])
     if (ms < size * most) return `${ms / size < 10 && (ms / size) % 1 > 0.05 ? (ms / size).toFixed(1) : Math.round(ms / size)} ${unit}`;
