@@ -77,13 +77,18 @@ class Started:
         """
         task = self.task
         await asyncio.wait([task], timeout=max(0.0, self._ends - asyncio.get_running_loop().time()))
-        if not task.done():
+        is_late = not task.done()
+        if is_late:
             task.cancel()
             await asyncio.wait([task], timeout=GRACE_S)
         if not task.done():
             task.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise TimeoutError("it was cancelled at its timeout and still runs: it swallows CancelledError")
         if task.cancelled():
+            if is_late:
+                raise TimeoutError(
+                    "it swallowed its cancellation at its timeout, and ended when it was cancelled again"
+                )
             raise RuntimeError("the handler was cancelled, not by its timeout")
         return task.result()
 
