@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cachebus import Cache
-from cachebus.errors import ConfigurationError
+from cachebus.errors import ConfigurationError, RateLimited
 from cachebus.limits import local_counters, rules, seen
 from cachebus.limits.limiter import RateLimiter
 from cachebus.limits.local_counters import LocalCounters
@@ -87,6 +87,27 @@ async def test_a_call_may_cost_the_whole_limit() -> None:
             return "done"
 
         assert await expensive() == "done"
+
+
+async def test_a_default_of_a_parameter_names_who_is_limited() -> None:
+    """As if it were given."""
+    async with Cache.memory() as cache:
+
+        @RateLimiter(cache).limited("{user}", limit=1, window="1h")
+        async def greet(user: str = "ann") -> str:
+            return user
+
+        assert await greet() == "ann"
+        with pytest.raises(RateLimited):
+            await greet("ann")
+        assert await greet("bob") == "bob"
+
+
+async def test_a_key_that_is_no_text_is_refused() -> None:
+    """Half a character is none: no server could store it."""
+    async with Cache.memory() as cache:
+        with pytest.raises(ConfigurationError, match="key"):
+            await RateLimiter(cache).check("ann\ud800", limit=1, window="1h")
 
 
 def test_a_fixed_window_begins_at_nothing_in_the_moment_the_last_one_ends() -> None:
