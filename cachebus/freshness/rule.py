@@ -248,7 +248,12 @@ class Freshness:
         version, born, scopes = self.version, held.as_of, held.scopes
         if self._pending and self._is_queued_after(scopes, held.moment):
             return False
-        if born.number < self.latest(scopes) or born.number < self.since or born.era != self.era:
+        is_named = not self._young_names.isdisjoint(scopes) or (
+            self._older and not self._older_names.isdisjoint(scopes)
+        )
+        if is_named and born.number < self.latest(scopes):
+            return False
+        if born.number < self.since or born.era != self.era:
             return False
         held.checked = version
         return True

@@ -72,7 +72,8 @@ class Lookup:
         only look first, and whatever cannot be used is asked for again with a lease. So do reads that never load
         (*claim*). Not where the table alone cannot judge, nor where the ledger must be asked (*asks*).
         """
-        if not asks and (call.kind.leaning > 0 or not claim) and self.can_glance((call,)):
+        mostly_hits = call.kind.leaning > 0 or not claim
+        if mostly_hits and not asks and self.is_trusted(call.scopes) and not self._doubts(call.kind, now_s()):
             return self._glances.look(call)
         return self._ask_once(call, asks=asks, claim=claim)
 
@@ -101,7 +102,7 @@ class Lookup:
 
     def can_glance(self, calls: Sequence[Call]) -> bool:
         """Whether calls of one kind may be looked at, to be judged by this process's table alone."""
-        scopes = calls[0].scopes if len(calls) == 1 else chain.from_iterable(call.scopes for call in calls)
+        scopes = chain.from_iterable(call.scopes for call in calls)
         return self.is_trusted(scopes) and not self._doubts(calls[0].kind, now_s())
 
     def _looked(self, kind: CallKind, *, hit: bool) -> None:
