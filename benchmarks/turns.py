@@ -3,7 +3,7 @@
 A round gives each one turn; the first warms everything and does not count. What counts is CPU time, of the client's
 process and of the server, so that other programs on the machine disturb little; the clock on the wall is beside it.
 A ratio is the median of the ratios of each round, in which the machine was about the same for both. What the servers
-spend while nobody asks them is measured before and taken off.
+spend while nobody asks them, and on saying what they have spent, is measured before and taken off.
 """
 
 from __future__ import annotations
@@ -89,11 +89,14 @@ class Turn:
             raise RuntimeError(f"{self.contestant.label}: {answer['error']}")
         return answer
 
-    def take(self, work: str, operations: int, servers: Sequence[PrivateServer], idle: float) -> None:
-        """Run *work* once and keep what one of its *operations* cost. *idle*: the servers' share of a core at rest."""
+    def take(self, work: str, operations: int, servers: Sequence[PrivateServer], idle: float, asking_s: float) -> None:
+        """Run *work* once and keep what one of its *operations* cost.
+
+        *idle*: the servers' share of a core at rest; *asking_s*: what it costs them to say what they have spent.
+        """
         before = cpu_s(servers)
         answer = self.ask(run=work)
-        server = max(0.0, cpu_s(servers) - before - idle * answer["wall_s"])
+        server = max(0.0, cpu_s(servers) - before - asking_s - idle * answer["wall_s"])
         cost = [second / operations * 1e6 for second in (answer["client_s"], server, answer["wall_s"])]
         self.costs.setdefault(work, []).append((cost[0], cost[1], cost[2]))
 
@@ -121,6 +124,15 @@ def idle_share(servers: Sequence[PrivateServer]) -> float:
     before, began = cpu_s(servers), time.monotonic()
     time.sleep(IDLE_S)
     return (cpu_s(servers) - before) / (time.monotonic() - began)
+
+
+def asking_cost_s(servers: Sequence[PrivateServer]) -> float:
+    """Return what it costs the servers to say what they have spent, seconds."""
+    costs = []
+    for _ in range(9):
+        before = cpu_s(servers)
+        costs.append(cpu_s(servers) - before)
+    return statistics.median(costs)
 
 
 def interpreter(environment: str) -> str:
@@ -182,7 +194,7 @@ def in_turns(
     left out.
     """
     with entered(contestants) as turns:
-        idle = 0.0
+        idle, asking_s = 0.0, asking_cost_s(servers)
         for number in range(rounds + 1):
             if number == 1 and not anew:
                 idle = idle_share(servers)
@@ -194,7 +206,7 @@ def in_turns(
                     turn.open(servers[0].url)
                 for work, operations in works.items():
                     if work in turn.works:
-                        turn.take(work, operations, servers, idle)
+                        turn.take(work, operations, servers, idle, asking_s)
                 if anew:
                     turn.ask(close=True)
         return {
