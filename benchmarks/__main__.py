@@ -12,6 +12,7 @@ EVERYDAY = ("cache", "bus", "primitives")
 REST = (
     "memory",
     "freshness",
+    "faults",
     "stampede",
     "journal",
     "waits",

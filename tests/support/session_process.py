@@ -43,11 +43,13 @@ class Elsewhere:
     @classmethod
     @contextlib.asynccontextmanager
     async def started(cls, environment: dict[str, str], *arguments: str) -> AsyncIterator[Self]:
-        """Run the process for as long as the block lasts."""
+        """Run the process for as long as the block lasts, which begins when it is connected."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, __file__, *arguments), env=environment, stdin=pipe, stdout=pipe
         )
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
         store = cls(process)
         reading = asyncio.create_task(store._read())
         try:
@@ -115,6 +117,8 @@ async def answer(store: SessionStore, number: int, verb: str, arguments: list[An
 async def main(url: str, namespace: str, *options: str) -> None:
     """Serve."""
     async with Client(url, store_url=os.environ.get("STORE_REDIS_URL"), namespace=namespace) as client:
+        sys.stdout.write("ready\n")
+        sys.stdout.flush()
         await serve((Remembering if "--remembering" in options else SessionStore)(client))
 
 

@@ -18,9 +18,10 @@ NO_CLOCKS = set() if libfaketime() else {"libfaketime (apt-get install faketime)
 async def bus(attack: Attack) -> Findings:
     """Kill, stop and starve workers whose clocks are wrong; kill, fill, cut and black-hole the server."""
     draw, broken = attack.draw, attack.broken
-    one_of = ["stop", "die", "cut", *(["swallow"] if attack.topology not in ("sentinel", "cluster") else [])]
+    replicated = attack.topology in ("sentinel", "cluster")
+    one_of = draw.choice(["stop", "cut"] if replicated else ["stop", "die", "cut", "swallow"])
     another = draw.choice(["fill", "starve", "jump"])
-    faults = {"stop": 2} if broken else {"kill": 2, draw.choice(one_of): 1, another: 1}
+    faults = {"stop": 2} if broken else {"kill": 2, one_of: 1, another: 1} | ({"die": 1} if replicated else {})
     seen, harness = await crash(
         events=60 if broken else 400,
         faults=faults,
