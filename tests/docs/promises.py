@@ -279,8 +279,8 @@ A_RUN = """
 elsewhere; on two cores that had work for twenty all the time. The file is `tests/chaos/run.json`. Where a row says that
 something was wrong, it was the harness that was, and the row below is with that mended:
 
-- `freshness` is missing: readers slept by a call that fails under libfaketime 0.9.10, and its runs did not end. The
-  [fault matrix](fault-matrix.md) has its cells on one node.
+- `freshness` has a short run only: the long ones did not end, because readers slept by a call that fails under
+  libfaketime 0.9.10. The [fault matrix](fault-matrix.md) has its cells on one node.
 - `bus` judged the order of events that were retried because they were refused memory.
 - `resume`: in the model a gateway that knew an empty feed missed a record that was published, and flushed, while
   another one was asked. A gateway that waits in `XREAD` has it by then.
