@@ -163,24 +163,24 @@ class View(Generic[P, R]):
         for watcher in self.watchers:
             watcher.hit(self, held, args, kwargs)
 
-    def read_with(
+    async def read_with(
         self, load: Callable[[], Awaitable[R]] | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Coroutine[Any, Any, R]:
+    ) -> R:
         """Read through memory, Redis and the load; *load* replaces running the function here."""
         demand, load = demanded.get(), partial(self.observed, load, args, kwargs)
         if kwargs and not RESERVED.isdisjoint(kwargs):
             demand = with_words(demand, kwargs)
         try:
             if self._is_anonymous(*args, **kwargs) or demand.load_only or not self.host.enabled:
-                return self._bypass(load, demand)
+                return await self._bypass(load, demand)
             call = self._call(args, kwargs)
         except TypeError as wrong:
             raise self.binding.misfit(args, kwargs) or wrong from None
         reader = self.host.reader_here
         if reader is None or self.watchers or demand.serve_only:
-            return self._read_otherwise(WatchedRead(self, args, kwargs, call), load, demand)
+            return await self._read_otherwise(WatchedRead(self, args, kwargs, call), load, demand)
         self._sample(args, kwargs)
-        return reader.read(call, load, demand)
+        return cast("R", await reader.read(call, load, demand))
 
     async def _read_otherwise(self, seen: WatchedRead, load: Callable[[], Awaitable[R]], demand: Demand) -> R:
         """Read where the cache is not connected here yet, somebody watches, or nothing may be stored."""

@@ -361,7 +361,7 @@ async def test_without_a_tracer_nothing_travels(cache: Cache) -> None:
         await Bus(cache).publish("plain", 1)
         await until(lambda: fed(cache.client), "broadcast")
     ((_, fields),) = await cache.client.store.call("XRANGE", cache.client.names.bus("events", "0"), "-", "+")
-    assert fields[::2] == [b"channel", b"payload", b"id"]
+    assert fields[::2] == [b"channel", b"payload", b"id", b"by"]
     (record,) = await fed(cache.client)
     assert b"traceparent" not in record.message
 

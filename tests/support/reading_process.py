@@ -1,8 +1,9 @@
 """Reads at random and writes down what it saw: `python -m tests.support.reading_process URL NAMESPACE SEED READS`.
 
 The database is a hash on the same server. With `--broken` values are stored as if they were born after the load, which
-is what caches without the rule do; with `--predict` whatever was invalidated is loaded ahead of its reads. Each line of
-output is JSON: the journal's position when the read began, the key, and the version that was read.
+is what caches without the rule do; with `--predict` whatever was invalidated is loaded ahead of its reads, and they go
+on until some were. Each line of output is JSON: the journal's position when the read began, the key, and the version
+that was read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 import json
 import random
 import sys
+from itertools import count
 
 from cachebus import Cache, CacheSettings, Policy
 from cachebus.cache.foresight.prediction.contexts import contexts_after_invalidation
@@ -39,7 +41,9 @@ async def main(url: str, namespace: str, seed: int, reads: int, *, broken: bool,
             item._policy = dataclasses.replace(item.policy, read_lag_us=-10_000_000)
 
         async def look() -> None:
-            for _ in range(reads // 5):
+            for read in count():
+                if read >= reads // 5 and (not predict or item.stats.ahead_loads >= reads // 20):
+                    return
                 if predict:
                     be_sure(cache)
                 n, position = draw.randrange(KEYS), reader.freshness.position
@@ -48,8 +52,6 @@ async def main(url: str, namespace: str, seed: int, reads: int, *, broken: bool,
                 await asyncio.sleep(draw.random() * 0.01)
 
         await asyncio.gather(*[look() for _ in range(5)])
-        if predict and item.stats.ahead_loads < reads // 20:
-            sys.exit(f"hardly anything was loaded ahead: {item.stats}")
 
 
 def be_sure(cache: Cache) -> None:
