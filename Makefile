@@ -8,8 +8,8 @@ DEV := .venv/ready-$(shell cksum < requirements-dev.txt | tr ' ' '-')
 # What running needs is a third of what developing needs; an environment for developing will do for both.
 RUN := .venv/runs-$(shell cksum < requirements-run.txt | tr ' ' '-')
 BENCH := .venv-bench/ready-$(shell cat requirements-dev.txt benchmarks/requirements.txt 2>/dev/null | cksum | tr ' ' '-')
-# Tests mostly wait, for servers, processes and leases: two to a core keep it busy.
-WORKERS := -n $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN)) --maxprocesses 16 --dist loadgroup
+# Tests mostly wait, for servers, processes and leases: one worker more than there are cores.
+WORKERS := -n $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN)) --maxprocesses 16 --dist loadgroup
 export PYTHON
 
 run: $(RUN) ## set everything up and run it: server, database, worker and traffic, until Ctrl-C

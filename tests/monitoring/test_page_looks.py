@@ -42,8 +42,16 @@ ALL = os.environ.get("LOOKS") == "all"
 LOOKS = [("light", (1440, 768, 360)), ("dark", (1440, 768, 360))] if ALL else [("light", (1440, 768)), ("dark", (360,))]
 SHIFTS = """
 window.shifted = 0;
+window.moved = [];
+const box = ({ x, y, width, height }) => `${x},${y} ${width}x${height}`;
+const place = ({ node, previousRect, currentRect }) =>
+  `${(node?.outerHTML ?? node?.textContent ?? "").slice(0, 60)} from ${box(previousRect)} to ${box(currentRect)}`;
 new PerformanceObserver((list) => {
-  for (const each of list.getEntries()) if (!each.hadRecentInput) window.shifted += each.value;
+  for (const each of list.getEntries()) {
+    if (each.hadRecentInput) continue;
+    window.shifted += each.value;
+    window.moved.push(...each.sources.map(place));
+  }
 }).observe({ type: "layout-shift", buffered: true });
 """
 FAULTS = """
@@ -125,13 +133,13 @@ async def test_every_tab_is_for_everybody(
     began = time.perf_counter()
     for width, tab in itertools.product(widths, TABS):
         await page.set_viewport_size({"width": width, "height": 900})
-        await page.evaluate("window.shifted = 0")
+        await page.evaluate("window.shifted = 0; window.moved = []")
         await shown(page, busy, tab)
-        shifted = await page.evaluate("window.shifted")
+        shifted, moved = await page.evaluate("[window.shifted, window.moved]")
         wide = await page.evaluate("document.documentElement.scrollWidth")
         if ALL or width != 768:  # half a second each
             wrong += [(tab, width, each) for each in await page.evaluate(FAULTS)]
-        wrong += [(tab, width, f"{shifted} of layout shift")] if shifted > 0.05 else []
+        wrong += [(tab, width, f"{shifted} of layout shift: {moved}")] if shifted > 0.05 else []
         wrong += [(tab, width, f"is {wide} px wide")] if wide > width else []
         if ALL:
             PICTURES.mkdir(parents=True, exist_ok=True)
