@@ -8,8 +8,6 @@ DEV := .venv/ready-$(shell cksum < requirements-dev.txt | tr ' ' '-')
 # What running needs is a third of what developing needs; an environment for developing will do for both.
 RUN := .venv/runs-$(shell cksum < requirements-run.txt | tr ' ' '-')
 BENCH := .venv-bench/ready-$(shell cat requirements-dev.txt benchmarks/requirements.txt 2>/dev/null | cksum | tr ' ' '-')
-# Tests mostly wait, for servers, processes and leases: one worker more than there are cores.
-WORKERS := -n $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN)) --maxprocesses 16 --dist loadgroup
 export PYTHON
 
 run: $(RUN) ## set everything up and run it: server, database, worker and traffic, until Ctrl-C
@@ -19,11 +17,11 @@ demo: $(RUN) ## the same for 20 seconds, ending with a summary; fails if anythin
 	@exec $(BIN)/python -m examples.run --demo
 
 test: $(DEV) $(if $(filter true,$(CI)),programs) ## all tests, on all cores; one of them: make test ARGS='-k name'
-	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -n logical --dist loadgroup $(ARGS)
 
 coverage: $(DEV) ## the tests again, counting which lines and branches they run; ARGS as for test
 	@rm -rf .coverage && mkdir .coverage
-	$(BIN)/python -m coverage run -m pytest $(WORKERS) $(ARGS)
+	$(BIN)/python -m coverage run -m pytest -n logical --dist loadgroup $(ARGS)
 	@$(BIN)/python -m coverage combine -q
 	$(BIN)/python -m coverage report
 

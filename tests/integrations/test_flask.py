@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from threading import Barrier
 
 import pytest
@@ -18,12 +19,13 @@ from cachebus.testing.server import PrivateServer
 
 made: Counter[str] = Counter()
 """How often each page was made."""
+browsers = count(1)
 
 
 def of_one_browser() -> Response:
     """Return a page that sets a cookie."""
     response = Response("yours")
-    response.set_cookie("sid", str(made["cookie"]))
+    response.set_cookie("sid", str(next(browsers)))
     return response
 
 
