@@ -81,7 +81,7 @@ class Lookup:
         if not self.is_trusted(call.scopes):
             return None
         try:
-            found, value = await self.find(call, self.token() if claim else "", asks=asks)
+            found, value = await self.find(call, self.token() if claim else "", asks=asks, joins=True)
         except ServerError as away:
             log.debug("%s: Redis cannot be asked: %s", call.key, away)
             return None
@@ -90,14 +90,14 @@ class Lookup:
         return value if hit else found
 
     async def find(
-        self, call: Call, token: str, *, floor: int = 0, need_ms: int = 0, asks: bool = False
+        self, call: Call, token: str, *, floor: int = 0, need_ms: int = 0, asks: bool = False, joins: bool = False
     ) -> tuple[Found, Value | None]:
         """Return what Redis answers, and the value that may be served, if there is one. One round trip.
 
         *token*: take the lease if nothing can be used; '' only looks. *floor*: least clock of birth. *need_ms*: least
-        life left. *asks*: whatever is found, ask the ledger. Raises: ServerError.
+        life left. *asks*: whatever is found, ask the ledger. *joins*: see `Entries.read`. Raises: ServerError.
         """
-        found = await self.entries.read(self._ask(call, token, floor, need_ms, asks))
+        found = await self.entries.read(self._ask(call, token, floor, need_ms, asks), joins=joins)
         return found, await self.accept(call, found, asks=asks)
 
     def can_glance(self, calls: Sequence[Call]) -> bool:

@@ -139,15 +139,15 @@ class Entries:
 
     # -- reading ----------------------------------------------------------------------------------------------------
 
-    def read(self, ask: Ask) -> asyncio.Future[Found]:
+    def read(self, ask: Ask, *, joins: bool) -> asyncio.Future[Found]:
         """Fetch one entry; with a token, where it cannot be used, take the lease or learn who has it.
 
-        One round trip, shared with other reads of this loop tick (MGET without tokens, a script with them); a read of
-        the same entry that is under way is joined. Raises: ServerError.
+        One round trip, shared with other reads of this loop tick (MGET without tokens, a script with them). *joins*: it
+        may be one of the same entry that is under way, whose lease another caller can give back. Raises: ServerError.
         """
         future: asyncio.Future[Found] = self._loop.create_future()
         read = self._reading.get(ask.entry)
-        if read is not None and read.serves(ask):
+        if joins and read is not None and read.serves(ask):
             read.callers.append(future)
             return future
         at_once = self._alone and not self._reading

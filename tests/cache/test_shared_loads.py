@@ -1,0 +1,144 @@
+"""Whoever wants a value that nobody has: one load, in one process, for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cachebus import Cache
+from cachebus.redis.connection import Done
+from tests.conftest import Connect
+from tests.support.waiting import caught_up, until
+
+
+async def test_fifty_callers_of_a_cold_key_cause_one_load(cache: Cache) -> None:
+    """Single flight: one call of the loader, one answer for all."""
+    loads = 0
+    gate = asyncio.Event()
+
+    @cache.view("cold:{n}", ttl="1m")
+    async def cold(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        await gate.wait()
+        return n
+
+    callers = [asyncio.create_task(cold(1)) for _ in range(50)]
+    await until(lambda: loads, "the load")
+    gate.set()
+    assert await asyncio.gather(*callers) == [1] * 50
+    assert loads == 1
+
+
+async def test_two_processes_load_a_cold_key_once(connect: Connect) -> None:
+    """The lease picks one; the other is woken by the fill."""
+    loads = 0
+    gate = asyncio.Event()
+    caches = [await connect() for _ in range(4)]
+    for cache in caches:
+
+        @cache.view("shared:{n}", ttl="1m")
+        async def shared(n: int) -> int:
+            nonlocal loads
+            loads += 1
+            await gate.wait()
+            return n
+
+    callers = [asyncio.create_task(cache.views["shared:{n}"](1)) for cache in caches for _ in range(10)]
+    await until(lambda: sum(cache.stats().totals.waits for cache in caches) >= 3, "three waiting processes")
+    gate.set()
+    assert await asyncio.gather(*callers) == [1] * 40
+    assert loads == 1
+
+
+async def test_callers_who_looked_in_different_ways_share_one_load(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One only looked, one asked with a lease: neither gives back what the other loads with, so no process joins in."""
+    loads = 0
+    gate = asyncio.Event()
+    one, two = await connect(), await connect()
+    for cache in (one, two):
+
+        @cache.view("mixed:{n}", ttl="1m", tags=["mixed"])
+        async def mixed(n: int) -> int:
+            nonlocal loads
+            loads += 1
+            await gate.wait()
+            return n
+
+    here, there = one.views["mixed:{n}"], two.views["mixed:{n}"]
+    gate.set()
+    await there(1)
+    assert await here(1) == 1  # found in Redis: this process will only look the next time
+    await caught_up(one, await two.invalidate(tags=["mixed"]))
+    gate.clear()
+    loads = 0
+
+    assert one.reader is not None
+    server, flights = one.reader._lookup.entries._server, one.reader._flights  # type: ignore[union-attr] # it has a server
+    send, late = server.submit_run, list[Callable[[], None]]()
+
+    def keep(verb: str, keys: Any, args: Any, done: Done, **more: Any) -> None:
+        monkeypatch.undo()
+        send(verb, keys, args, lambda replies: late.append(lambda: done(replies)), **more)
+
+    monkeypatch.setattr(server, "submit_run", keep)
+    asked = asyncio.create_task(here(1, strict=True))
+    await until(lambda: late, "the reply to the one who asked")
+    looked = asyncio.create_task(here(1))
+    await until(lambda: flights._by_entry, "the flight of the one who looked")
+    late[0]()
+    await until(lambda: loads, "the load")
+    elsewhere = asyncio.create_task(there(1))
+    await until(lambda: two.stats().totals.waits or loads > 1, "the other process")
+    gate.set()
+    assert await asyncio.gather(looked, asked, elsewhere) == [1, 1, 1]
+    assert loads == 1
+
+
+async def test_cancelling_some_waiters_cancels_nobody_else(cache: Cache) -> None:
+    """One load, and an answer for everyone who stayed."""
+    loads = 0
+    gate = asyncio.Event()
+
+    @cache.view("cancel:{n}", ttl="1m")
+    async def slow(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        await gate.wait()
+        return n
+
+    callers = [asyncio.create_task(slow(1)) for _ in range(10)]
+    await until(lambda: loads, "the load")
+    for caller in callers[:5]:  # the first of them set the load off
+        caller.cancel()
+    gate.set()
+    assert await asyncio.gather(*callers[5:]) == [1] * 5
+    assert loads == 1
+
+
+async def test_a_failing_loader_is_called_once_and_all_get_its_exception(cache: Cache) -> None:
+    """The same error for every waiter; nothing is stored, the next call loads again."""
+    loads = 0
+    gate = asyncio.Event()
+
+    @cache.view("fails:{n}", ttl="1m")
+    async def fails(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        await gate.wait()
+        raise LookupError(n)
+
+    callers = [asyncio.create_task(fails(1)) for _ in range(10)]
+    await until(lambda: loads, "the load")
+    gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert [type(result) for result in results] == [LookupError] * 10
+    assert loads == 1
+    with pytest.raises(LookupError):
+        await fails(1)
+    assert loads == 2
