@@ -209,13 +209,16 @@ async def cache_of(library: str, url: str, load: Load, stack: AsyncExitStack) ->
     if library == UNAVAILABLE:
         ours = await stack.enter_async_context(Cache(settings=CacheSettings(url=url, max_staleness_ms=0)))
         view = ours.view("value:{key}", ttl="1m")(load)
-        return Contender(view, view.invalidate)
+        return Contender(view, view.invalidate, lambda: ours.stats().up)
     return await contender(library, url, load, stack)
 
 
 async def read(library: str, url: str, truth: str) -> None:
-    """Be one reader: until told to end, note when each read began, its key, what it brought, and what raised."""
-    seen: list[tuple[float, int, int]] = []
+    """Be one reader: until told to end, note when each read began, its key, what it brought, and what raised.
+
+    With each goes whether the cache was connected to Redis, as it says itself, before and after it.
+    """
+    seen: list[tuple[float, int, int, bool]] = []
     stalls: list[tuple[float, float]] = []
     threading.Thread(target=_beat, args=(stalls,), daemon=True).start()
     errors = 0
@@ -232,8 +235,10 @@ async def read(library: str, url: str, truth: str) -> None:
             nonlocal errors
             while time.monotonic() < ends:
                 key, began = random.randrange(KEYS), time.monotonic()  # noqa: S311 - traffic
+                connected = cache.connected()
                 try:
-                    seen.append((began, key, await cache.get(key)))
+                    value = await cache.get(key)
+                    seen.append((began, key, value, connected and cache.connected()))
                 except Exception:  # noqa: BLE001 - what a caller sees during a fault
                     errors += 1
                 await asyncio.sleep(random.random() * 0.04)  # noqa: S311 - traffic
@@ -277,8 +282,19 @@ async def _invalidated(asked: Awaitable[object]) -> bool:
     return not (isinstance(clock, str) and is_queued(clock))
 
 
-def stale(library: str) -> tuple[int, int, int, float]:
-    """Run readers, a writer and the faults; return reads, calls that raised, stale reads, the age of the oldest, s."""
+class Seen(NamedTuple):
+    """What the readers of one cache saw."""
+
+    reads: int
+    raised: int
+    stale: int
+    connected: int
+    """Of the stale, by a process that was connected to Redis, as it says itself."""
+    oldest_s: float
+
+
+def stale(library: str) -> Seen:
+    """Run readers, a writer and the faults."""
     with PrivateServer.start(*KEPT) as server, PrivateServer.start("appendonly no") as truth:
         command = [sys.executable, "-m", "benchmarks.faults", library, server.url, truth.url]
         pipe = subprocess.PIPE
@@ -298,17 +314,18 @@ def stale(library: str) -> tuple[int, int, int, float]:
         done = asyncio.run(write(library, server.url, truth.url))
         breaking.join()
         said = [json.loads(reader.communicate()[0].splitlines()[-1]) for reader in readers]
-    count = wrong = 0
+    count = wrong = while_connected = 0
     oldest = 0.0
     for _, reads, stalls in said:
-        for began, key, value in reads:
+        for began, key, value, connected in reads:
             after_stop = any(first <= began <= last + STOPPED_GRACE_S for first, last in stalls)
             newest = bisect_right(done[key], (began - (STOPPED_GRACE_S if after_stop else GRACE_S), sys.maxsize)) - 1
             count += 1
             if newest >= 0 and value < done[key][newest][1]:
                 wrong += 1
+                while_connected += connected
                 oldest = max(oldest, began - next(moment for moment, changed in done[key] if changed > value))
-    return count, sum(errors for errors, *_ in said), wrong, oldest
+    return Seen(count, sum(errors for errors, *_ in said), wrong, while_connected, oldest)
 
 
 def _break(server: PrivateServer, readers: list[subprocess.Popen[str]]) -> None:
@@ -348,10 +365,16 @@ def events_table() -> list[str]:
 
 def caches_table() -> list[str]:
     """Run every cache and return its rows."""
-    lines = ["| | reads | stale | the oldest by | reads that raised |", "|---|---|---|---|---|"]
+    lines = [
+        "| | reads | stale | of them while connected | the oldest by | reads that raised |",
+        "|---|---|---|---|---|---|",
+    ]
     for library in CACHES:
-        reads, errors, wrong, oldest = stale(library)
-        lines.append(f"| {library} | {reads:,} | {wrong:,} | {oldest:.1f} s | {errors:,} |")
+        seen = stale(library)
+        connected = f"{seen.connected:,}" if library.startswith("cachebus") else "-"
+        lines.append(
+            f"| {library} | {seen.reads:,} | {seen.stale:,} | {connected} | {seen.oldest_s:.1f} s | {seen.raised:,} |"
+        )
         print(lines[-1], flush=True)
     return lines
 

@@ -42,6 +42,8 @@ class Contender(NamedTuple):
 
     get: Load
     invalidate: Callable[[int], Awaitable[object]]
+    connected: Callable[[], bool] = lambda: True
+    """Whether it says that it is; those that do not say count as such."""
 
 
 async def contender(library: str, url: str, load: Load, stack: AsyncExitStack) -> Contender:
@@ -49,7 +51,7 @@ async def contender(library: str, url: str, load: Load, stack: AsyncExitStack) -
     if library == "cachebus":
         ours = await stack.enter_async_context(Cache(url))
         view = ours.view("value:{key}", ttl="1m")(load)
-        return Contender(view, view.invalidate)
+        return Contender(view, view.invalidate, lambda: ours.stats().up)
     if library == "cashews":
         cache = cashews.Cache()
         cache.setup(url)

@@ -31,7 +31,7 @@ async function go() {
     answeredAt = 0;
     const root = $("main");
     root.shown = null;
-    show(root, html`<div class="waits" role="status">looking…</div>`);
+    show(root, html`<div class="waits" data-key="waits" role="status">looking…</div>`);
     scrollTo(0, 0);
     end = screen.begin?.(root) ?? null;
   }
