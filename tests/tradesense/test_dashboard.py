@@ -47,7 +47,7 @@ SHOWN_AT = """count => new Promise(done => {
 })"""
 """When a window shows so many trades: the machine's clock, milliseconds."""
 SHIFTED = """() => new Promise(done => new PerformanceObserver(list => done(list.getEntries()
-  .filter(entry => !entry.hadRecentInput).reduce((sum, entry) => sum + entry.value, 0)))
+  .reduce((sum, entry) => sum + entry.value, 0)))
   .observe({ type: "layout-shift", buffered: true }) || setTimeout(done, 200, 0))"""
 REACHED = """() => {
   const place = document.activeElement;
