@@ -23,8 +23,8 @@ CLICKS = """
 window.clicks = 0;
 addEventListener("click", (event) => { window.clicks += event.isTrusted && event.detail > 0; });
 """
-"""Counts what a person presses: a click with the mouse; Enter in a form is none. Not on its way down to what is clicked:
-Playwright takes back, there, a click on what has moved since it aimed, and aims again."""
+"""Counts what a person presses: a click with the mouse; Enter in a form is none. Not on its way down to what is
+clicked, where Playwright takes back a click on what has moved since it aimed."""
 
 expect.set_options(timeout=PATIENCE_MS)
 
