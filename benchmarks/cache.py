@@ -12,6 +12,7 @@ from cachebus.testing.server import PrivateCluster, PrivateServer
 SCALE = 10 if QUICK else 1
 QUIET = ("appendonly no", 'save ""')
 OURS = "cachebus"
+EVERYTHING = ", with predictions, traces and metrics"
 REDIS = {"n": 1_000 // SCALE // 50 * 50, "one": 300 // SCALE}
 SIZES = {"100 B": 80, "1 KB": 1_000, "10 KB": 10_000, "100 KB": 100_000, "1 MB": 1_000_000}
 
@@ -34,6 +35,7 @@ def memories(report: Report, server: PrivateServer) -> None:
         *[ours(f", after any invalidation, {tags} tags", how="after", tags=tags) for tags in (0, 5, 20)],
         ours(", the same, 500 keys in turn", how="after", tags=5, held=500),
         Contestant(f"{OURS}, synchronous", "memories", "cachebus_sync", {"n": n}),
+        ours(EVERYTHING, how="everything on"),
         peer("cashews", "cashews"),
         peer("fastapi-cache2", "fastapi_cache2"),
         peer("aiocache", "aiocache"),
@@ -73,6 +75,7 @@ def redis(report: Report, server: PrivateServer) -> None:
         "redis-py, one MGET a tick by hand, checks nothing": "redis_py_mget",
     }
     contestants = [Contestant(label, "caches", name, REDIS) for label, name in peers.items()]
+    contestants.append(Contestant(OURS + EVERYTHING, "caches", "cachebus", {**REDIS, "everything": True}))
     works = {"50 callers": REDIS["n"], "200 callers": REDIS["n"] // 200 * 200, "1 caller": REDIS["one"]}
     found = in_turns([server], contestants, works)
     for work in works:
@@ -168,7 +171,7 @@ def changes(report: Report, server: PrivateServer) -> None:
     """A miss that is filled; an invalidation."""
     n = 200 // SCALE // 50 * 50 or 50
     peers = {OURS: "cachebus_changes", "cashews": "cashews_changes", "redis-py, GET and SET; DEL": "redis_py_changes"}
-    contestants = [Contestant(label, "caches", name, {"n": n}) for label, name in peers.items()]
+    contestants = [Contestant(label, "changes", name, {"n": n}) for label, name in peers.items()]
     works = {"miss and fill": n, "50 callers miss": n, "invalidate": n}
     found = in_turns([server], contestants, works)
     for work, title in (

@@ -35,12 +35,21 @@ def plain_hits(get: Callable[[int], object], n: int) -> Works:
 
 @asynccontextmanager
 async def cachebus(url: str, n: int, tags: int = 1, how: str = "positional", held: int = 50) -> AsyncIterator[Works]:
-    """Ours: positional, by keyword, after an invalidation of something else, without a server."""
-    from cachebus import Cache
+    """Ours: positional, by keyword, after an invalidation of something else, without a server, with everything on."""
+    from cachebus import Cache, CacheSettings, Policy
 
-    async with Cache.memory() if how == "without Redis" else Cache(url) as cache:
+    everything = how == "everything on"
+    settings = CacheSettings(url=url, predict="live" if everything else "off")
+    async with Cache.memory() if how == "without Redis" else Cache(settings=settings) as cache:
+        if everything:
+            observed(cache)
 
-        @cache.view("ours:{user_id}", ttl="30m", tags=[f"t{number}:{{user_id}}" for number in range(tags)])
+        @cache.view(
+            "ours:{user_id}",
+            ttl="30m",
+            tags=[f"t{number}:{{user_id}}" for number in range(tags)],
+            policy=Policy(predict=everything),
+        )
         async def get(user_id: int) -> Summary:
             return summary(user_id)
 
@@ -59,6 +68,18 @@ async def cachebus(url: str, n: int, tags: int = 1, how: str = "positional", hel
             yield {"hit": lambda: by_keyword(get, n)}
         else:
             yield hits(get, n)
+
+
+def observed(cache: Any) -> None:
+    """Have OpenTelemetry's SDK take its traces and metrics."""
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from cachebus.integrations.opentelemetry import instrument, observe
+
+    instrument(cache, tracer=TracerProvider().get_tracer("bench"))
+    observe(cache, MeterProvider([InMemoryMetricReader()]).get_meter("bench"))
 
 
 async def by_keyword(get: Callable[..., Awaitable[object]], n: int) -> None:
