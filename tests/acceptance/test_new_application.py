@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import httpx
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from cachebus.redis.embedded.loopback import free_port
 from tests.docs.tutorial import Tutorial
 from tests.support.browsing import PATIENCE_MS, PROGRAM
 from tests.support.worker_program import ROOT, WorkerProcess, until
@@ -56,12 +58,9 @@ def environment() -> dict[str, str]:
 def free_ports() -> int:
     """Return a port that is free, with the next one."""
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as first:
-            port: int = first.getsockname()[1]
-            try:
-                socket.create_server(("127.0.0.1", port + 1)).close()
-            except OSError:
-                continue
+        port = free_port()
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port + 1)).close()
             return port
 
 

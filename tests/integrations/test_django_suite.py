@@ -36,7 +36,8 @@ def djangos_tests() -> Path:
     version = django.get_version()
     kept = Path(sys.prefix) / f"django-{version}"
     if not (kept / "tests").exists():
-        pip = [sys.executable, "-m", "uv", "--quiet", "tool", "run", "pip", "--quiet", "download", "--no-deps"]
+        run = [sys.executable, "-m", "uv", "--quiet", "tool", "run", "--python", sys.executable]
+        pip = [*run, "pip", "--quiet", "download", "--no-deps"]
         subprocess.run([*pip, "--no-binary", "Django", f"Django=={version}", "--dest", str(kept)], check=True)
         with tarfile.open(kept / f"django-{version}.tar.gz") as source:
             folders = (["tests", "cache"], ["tests", "sessions_tests"])

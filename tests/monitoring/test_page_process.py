@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from starlette.applications import Starlette
 
 from cachebus import Cache, CacheSettings
 from cachebus.monitoring.page import routes
+from cachebus.redis.embedded.loopback import free_port
 from cachebus.sessions.session import Session
 from cachebus.sessions.store import SessionStore
 from cachebus.testing.server import PrivateServer
@@ -27,8 +27,7 @@ PRINTED_URL = "https://cache.example.com"
 @pytest.fixture
 def worker(own_server: PrivateServer, tmp_path: Path) -> Iterator[str]:
     """A worker process with a port; returns its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     environment = {
         "REDIS_URL": own_server.url,
         "DATA_DIR": str(tmp_path),
