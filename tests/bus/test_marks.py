@@ -16,7 +16,7 @@ from cachebus.bus.engine.shard_lease import Shard
 from cachebus.bus.handlers import on
 from cachebus.redis.client import Client
 from cachebus.testing.server import PrivateServer
-from tests.support.serving import Held, Number, add, echo, has, number, running
+from tests.support.serving import Held, Number, add, data, echo, has, number, running
 
 Until = Callable[..., Any]
 
@@ -80,7 +80,7 @@ async def test_marks_are_taken_back_from_a_handler_that_computes(
     """The loop is blocked and the lease was lost: the thread that would renew it says that the owner lives."""
     (position,) = await add(client, "numbers", number(1))
     await mark_and_go(client, "gone", position)
-    lease, marks = client.names.bus("lease", "0"), client.names.bus("marks")
+    lease, marks = client.names.bus("lease", "0"), client.names.bus("marks", "0")
     left: list[bytes] = []
 
     @on("numbers", Number)
@@ -131,14 +131,30 @@ async def test_a_verdict_waits_for_nobody_after_many_deaths(
     assert (letter.kind, letter.payload) == ("poison", number(1))
 
 
-async def mark_and_go(client: Client, worker: str, name: bytes) -> Shard:
-    """Take the shard, mark *name*, and be heard of no more."""
-    await client.store.call("DEL", client.names.bus("lease", "0"))
-    shard = Shard(client, 0, worker=worker, lease_ms=60_000)
+async def test_what_two_shards_call_alike_is_marked_in_each(client: Client, until: Until) -> None:
+    """Both streams took an event in one millisecond, one process held both shards and died: one death, no poison."""
+    for n in range(2):
+        await client.store.call(
+            "XADD", client.names.bus("events", str(n)), "1-1", "channel", "numbers", "payload", number(n)
+        )
+    for n in range(2):
+        await mark_and_go(client, "gone", b"1-1", shard_number=n)
+    successors = [Consumer(client, [echo], worker="successor", shard=n) for n in range(2)]
+    async with running(*successors):
+        await until(lambda: [each.stats.events for each in successors] == [1, 1])
+    assert await DeadLetters(client).count() == 0
+    assert sorted(await data(client)) == [0, 1]
+
+
+async def mark_and_go(client: Client, worker: str, name: bytes, *, shard_number: int = 0) -> Shard:
+    """Take a shard, mark *name*, and be heard of no more."""
+    lease = client.names.bus("lease", str(shard_number))
+    await client.store.call("DEL", lease)
+    shard = Shard(client, shard_number, worker=worker, lease_ms=60_000)
     assert await shard.take(asyncio.get_running_loop().create_future())
     await shard.mark(name.decode())
     shard.lost()
-    await client.store.call("DEL", client.names.bus("lease", "0"))
+    await client.store.call("DEL", lease)
     return shard
 
 
@@ -159,7 +175,7 @@ async def put_off(client: Client, until: Until) -> bytes:
 
 async def tokens(client: Client, name: bytes) -> list[str]:
     """Return the workers whose marks *name* has."""
-    marks: bytes | None = await client.store.call("HGET", client.names.bus("marks"), name)
+    marks: bytes | None = await client.store.call("HGET", client.names.bus("marks", "0"), name)
     return [token.partition("/")[0] for token in (marks or b"").decode().split()]
 
 

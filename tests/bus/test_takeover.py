@@ -92,7 +92,7 @@ async def test_an_event_that_kills_its_process_is_a_dead_letter_after_two_deaths
         (letter,) = await letters.list()
         assert (letter.kind, letter.payload) == ("poison", fatal(2, where))
         assert "2 processes crashed or hung while they handled it" in letter.reason
-    assert await client.store.call("HLEN", client.names.bus("marks")) == 0
+    assert await client.store.call("HLEN", client.names.bus("marks", "0")) == 0
     assert await client.store.call("ZCARD", client.names.bus("retries", "0")) == 0
 
 

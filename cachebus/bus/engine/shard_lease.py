@@ -55,7 +55,7 @@ class Shard:
         self.retry_items = names.bus("retry-items", str(number))
         self.windows = names.bus("debounced", str(number))
         self.window_items = names.bus("debounced-items", str(number))
-        self.marks = names.bus("marks")
+        self.marks = names.bus("marks", str(number))  # streams of two shards may call two events alike
         self.lease_ms = lease_ms
         self._worker = re.sub(r"[\s/]", "_", worker)  # a token is "worker/number"; a mark is tokens with blanks between
         every = [names.bus("lease", str(each)) for each in range(shards)]
