@@ -61,14 +61,13 @@ class SeenLimits:
 
     def note(self, counter: str, limit: Limit, now_us: int, *, allowed: bool) -> None:
         """Take note of a decision."""
-        seen = self._seen.get(counter)
-        if seen is None or seen[0] is not limit:
-            seen = self._seen[counter] = (limit, seen[1] if seen is not None else RefusedLately())
-            if len(self._seen) > MOST_SEEN:
-                self._seen.popitem(last=False)
+        _, refusals = self._seen.get(counter) or (limit, RefusedLately())
+        self._seen[counter] = (limit, refusals)  # a limit may have been changed: the last one is told
         self._seen.move_to_end(counter)
+        if len(self._seen) > MOST_SEEN:
+            self._seen.popitem(last=False)
         if not allowed:
-            seen[1].add(now_us)
+            refusals.add(now_us)
 
     def told(self, now_us: int) -> list[SeenLimit]:
         """Return them, most refused first; of equals the newest."""

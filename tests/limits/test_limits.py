@@ -326,6 +326,26 @@ async def test_the_result_of_several_limits_is_the_tightest(either: RateLimiter)
     assert refused.retry_after > 3000
 
 
+async def test_each_of_several_limits_says_when_its_own_quota_comes_back(either: RateLimiter) -> None:
+    """Both have just begun to count: a minute for one, an hour for the other."""
+    result = await either.check_all("k", {"minute": Limit(5, "1m"), "hour": Limit(5, "1h")})
+    assert [each.reset_after for each in result.each] == [60.0, 3600.0]
+
+
+async def test_of_several_limits_only_the_one_that_refused_is_remembered(
+    limiter: RateLimiter, watched: WatchedServer
+) -> None:
+    """The same request costs no command; nor does a larger one, refused before by the limit that let this one pass."""
+    large, both = {"a": Limit(5, "1h")}, {"a": Limit(5, "1h"), "b": Limit(1, "1h")}
+    assert await limiter.check_all("k", both)
+    assert not await limiter.check_all("k", large, cost=5)
+    assert not await limiter.check_all("k", both)
+    watched.commands.clear()
+    assert (await limiter.check_all("k", large, cost=5)).source == "memory"
+    assert (await limiter.check_all("k", both)).source == "memory"
+    assert watched.commands == []
+
+
 async def test_limits_of_different_subjects_are_decided_in_one_slot(client: Client, limiter: RateLimiter) -> None:
     """An address and a user are checked together; each has its counter whatever it is combined with."""
     watched = WatchedServer(client.store)

@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from cachebus.errors import Unavailable
+from cachebus.limits import server_backend
 from cachebus.limits.limiter import RateLimiter
 from cachebus.limits.local_counters import LocalCounters
 from cachebus.limits.rules import Limit
+from cachebus.redis import subscriptions
 from cachebus.redis.client import Client
 from cachebus.testing.server import PrivateServer
 from tests.support.waiting import until
@@ -40,9 +42,9 @@ async def test_each_rule_decides_for_itself_while_the_server_is_away(away: Clien
     limiter = RateLimiter(away)
     for _ in range(5):
         passed = await limiter.check("k", limit=2, window=60, on_outage="open")
-        assert (passed.allowed, passed.source) == (True, "open")
+        assert (passed.allowed, passed.reset_after, passed.source) == (True, 0.0, "open")
         refused = await limiter.check("k", limit=2, window=60, on_outage="closed")
-        assert (refused.allowed, refused.retry_after, refused.source) == (False, 1.0, "closed")
+        assert (*refused, refused.retry_after, refused.source) == (False, 0, 1.0, "closed")
     counted = [await limiter.check("k", limit=2, window=60, on_outage="local") for _ in range(3)]
     assert [tuple(result) for result in counted] == [(True, 1), (True, 0), (False, 0)]
     assert all(result.source == "local" for result in counted)
@@ -147,6 +149,30 @@ async def test_a_reset_that_cannot_be_made_says_so(away: Client) -> None:
     """Unlocking somebody is not pretended: away, it raises."""
     with pytest.raises(Unavailable):
         await RateLimiter(away).reset("k")
+
+
+async def test_where_resets_cannot_be_heard_no_refusal_is_remembered(
+    own: PrivateServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every request is asked for. One line says so; half a minute later listening is tried again, and then holds."""
+    now = 1000.0
+    monkeypatch.setattr(server_backend, "now_s", lambda: now)
+    own.ask("ACL", "SETUSER", "app", "on", ">pw", "~*", "+@all", "resetchannels")
+    async with Client(f"redis://app:pw@127.0.0.1:{own.port}") as client:
+        limiter = RateLimiter(client, patience="5s")
+
+        async def deciders(times: int) -> list[str]:
+            return [(await limiter.check("k", limit=1, window=300)).source for _ in range(times)]
+
+        with monkeypatch.context() as impatient:
+            impatient.setattr(subscriptions, "CONFIRM_S", 0.05)  # no confirmation comes, however long it waits
+            assert await deciders(4) == ["server"] * 4
+        own.ask("ACL", "SETUSER", "app", "allchannels")
+        now += 29
+        assert await deciders(2) == ["server"] * 2
+        assert caplog.text.count("resets cannot be heard") == 1
+        now += 2
+        assert await deciders(3) == ["server", "memory", "memory"]
 
 
 @pytest.mark.parametrize("limit", [10, 100])

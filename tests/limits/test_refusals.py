@@ -8,11 +8,12 @@ import pytest
 
 from cachebus import Cache
 from cachebus.errors import ConfigurationError, RateLimited
-from cachebus.limits import local_counters, rules, seen
+from cachebus.limits import local_counters, rules, seen, server_backend
 from cachebus.limits.limiter import RateLimiter
 from cachebus.limits.local_counters import LocalCounters
 from cachebus.limits.rules import LARGEST_PRODUCT, Limit, RememberedRefusals, result_of
 from cachebus.limits.seen import SLOT_US, RefusedLately, SeenLimits
+from cachebus.redis.client import Client
 
 ONE = Limit(1, "1m")
 MINUTE = 60_000_000
@@ -185,3 +186,22 @@ def test_counters_that_were_asked_longest_ago_are_dropped(monkeypatch: pytest.Mo
     for name in ("a", "b", "a", "c"):
         limits.note(name, ONE, 0, allowed=True)
     assert [each.counter for each in limits.told(0)] == ["c", "a"]
+
+
+async def test_a_process_tells_how_often_it_refused_in_the_last_minute(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the server refused or memory did; what was let in is known, and counts as no refusal."""
+    now = 1000.0
+    monkeypatch.setattr(server_backend, "now_s", lambda: now)
+    limiter = RateLimiter(client, patience="5s")
+    decided = [await limiter.check("login", limit=1, window="1h") for _ in range(4)]
+    await limiter.check("export", limit=9, window="1h")
+    assert [each.source for each in decided] == ["server", "server", "memory", "memory"]
+
+    def told() -> list[tuple[int, int]]:
+        return [(each.limit, each.refused) for teller in client.tellers["limits"] for each in teller("")]
+
+    assert told() == [(1, 3), (9, 0)]
+    now += 70
+    assert told() == [(9, 0), (1, 0)]

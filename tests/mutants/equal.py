@@ -50,6 +50,7 @@ EQUAL: dict[tuple[str, str, str], str] = {
         for each in ("decide", "_decided", "_remember", "_decide_alone")
     },
     (SERVER, "ServerLimits.__init__", "0 is 1"): REAL_TIME,
+    (SERVER, "ServerLimits.reset", "0 is 1"): "the counters of one key lie in one slot",
     (SERVER, "ServerLimits._remember", "0 is 1"): "a refusal that ends in a millionth of a second",
     (
         SERVER,
