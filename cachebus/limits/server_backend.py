@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -34,6 +35,7 @@ class ServerLimits:
         self._away = False
         self._listening = False
         self._listen_at_us = 0
+        self._subscribing: asyncio.Task[None] | None = None
         self._seen = SeenLimits()
         client.tellers["limits"].append(lambda _: self._seen.told(int(now_s() * 1e6)))
 
@@ -93,17 +95,24 @@ class ServerLimits:
                 self._refusals.remember(counter, limit, request.cost, asked_us, look)
 
     async def _hears_resets(self) -> bool:
-        """Listen to the resets of other processes, from the first refusal on; only then is one remembered."""
+        """Listen to the resets of other processes, from the first refusal on; only then is one remembered.
+
+        No decision waits longer for that than for the server.
+        """
         now_us = int(now_s() * 1e6)
         if not self._listening and now_us >= self._listen_at_us:
             self._listen_at_us = now_us + LISTEN_AGAIN_US
-            try:
-                await self._client.subscriptions.subscribe(self._channel, self._on_reset, on_gap=self._refusals.clear)
-            except ServerError as reason:
-                log.warning("rate limits: resets cannot be heard (%s), so refusals are not remembered", reason)
-            else:
-                self._listening = True
+            self._subscribing = asyncio.ensure_future(self._listen())
+            await asyncio.wait([self._subscribing], timeout=self._patience_s)
         return self._listening
+
+    async def _listen(self) -> None:
+        try:
+            await self._client.subscriptions.subscribe(self._channel, self._on_reset, on_gap=self._refusals.clear)
+        except ServerError as reason:
+            log.warning("rate limits: resets cannot be heard (%s), so refusals are not remembered", reason)
+        else:
+            self._listening = True
 
     def _on_reset(self, _channel: str, payload: bytes) -> None:
         self._refusals.drop(msgspec.json.decode(payload, type=list[str]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -173,6 +174,18 @@ async def test_where_resets_cannot_be_heard_no_refusal_is_remembered(
         assert caplog.text.count("resets cannot be heard") == 1
         now += 2
         assert await deciders(3) == ["server", "memory", "memory"]
+
+
+async def test_a_refusal_does_not_wait_for_a_subscription_that_is_never_confirmed(
+    own: PrivateServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is refused is told, though nobody says whether resets can be heard."""
+    async with Client(own.url) as client:
+        limiter = RateLimiter(client, patience="50ms")
+        monkeypatch.setattr(client.subscriptions, "subscribe", lambda *_, **__: asyncio.Event().wait())
+        for allowed in (True, False, False):
+            async with asyncio.timeout(20):
+                assert bool(await limiter.check("k", limit=1, window=300)) is allowed
 
 
 @pytest.mark.parametrize("limit", [10, 100])
