@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 HANDSHAKE_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 2.0
+ENCODED = "in a password / is written %2F, ? %3F, # %23, @ %40"
+"""Said of a URL that cannot be read. What was found there is never quoted: it may be a part of the password."""
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
+_UNENCODED = re.compile(r"[?#\[\]\s]")
 _PLAIN = re.compile(
     r"redis://(?:(?P<user>[^:@/?#]*)(?::(?P<password>[^@/?#]*))?@)?(?P<host>[^:@/?#\[\]]+|\[[0-9A-Fa-f:.]+\])?"
     r"(?::(?P<port>[0-9]{1,5}))?(?:/(?P<db>[0-9]*))?"
@@ -42,14 +46,17 @@ class Address:
         scheme, separator, rest = url.partition("://")
         base, _, kind = scheme.partition("+")
         if not separator or base not in {"redis", "rediss", "unix"} or kind not in {"", "sentinel", "cluster"}:
+            found = f"{scheme}://" if separator and _SCHEME.fullmatch(scheme) else "what it begins with"
             raise ConfigurationError(
-                f"REDIS_URL: {scheme!r} is not a known form; use redis://, rediss://, unix://, "
+                f"REDIS_URL: {found} is not a known form; use redis://, rediss://, unix://, "
                 "redis+sentinel:// or redis+cluster://"
             )
         self.kind = kind or "single"
         self._tls = base == "rediss"
         authority, slash, path = rest.partition("/") if base != "unix" else (rest, "", "")
         userinfo, at, hosts = authority.rpartition("@")
+        if base != "unix" and _UNENCODED.search(userinfo):
+            raise ConfigurationError(f"REDIS_URL: where the password ends cannot be told; {ENCODED}")
         self.hosts = [_host_and_port(host) for host in hosts.split(",")] if base != "unix" else []
         service, _, database = path.partition("/") if kind == "sentinel" else ("", "", path)
         self.service = service.partition("?")[0]
@@ -58,7 +65,7 @@ class Address:
             raise ConfigurationError("REDIS_URL: redis+sentinel:// needs the service name: …/mymaster/0")
         number = database.partition("?")[0]
         if base != "unix" and number and not number.isdigit():
-            raise ConfigurationError(f"REDIS_URL: {number!r} is not a database number")
+            raise ConfigurationError(f"REDIS_URL: after the host's / comes the number of a database; {ENCODED}")
         self._credentials = credentials
         self._opener = _opener(f"{base}://{userinfo}{at}{first}{slash}{database}")
 
@@ -234,6 +241,6 @@ def _host_and_port(text: str) -> Place:
     if not colon:
         host, port = text, "6379"
     port = port.partition("?")[0]
-    if not port.isdigit():
-        raise ConfigurationError(f"REDIS_URL: {port!r} is not a port number")
+    if not port.isdecimal() or not 0 < int(port[:6]) < 65_536:
+        raise ConfigurationError(f"REDIS_URL: after the host's : comes the number of a port, 1 to 65535; {ENCODED}")
     return host.strip("[]") or "localhost", int(port)

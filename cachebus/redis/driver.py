@@ -29,8 +29,9 @@ class Opener:
     def __init__(self, url: str) -> None:
         try:
             options: dict[str, Any] = dict(parse_url(url))
-        except ValueError as malformed:
-            raise ConfigurationError(f"REDIS_URL: {malformed}") from None
+        except ValueError as malformed:  # which quotes what it could not read, perhaps a part of the password
+            why = str(malformed) if str(malformed).startswith("Invalid value for") else "the URL cannot be read"
+            raise ConfigurationError(f"REDIS_URL: {why}") from None
         self.username: str | None = options.pop("username", None)
         self.password: str | None = options.pop("password", None)
         self.db = int(options.pop("db", 0))
