@@ -3,6 +3,7 @@
 from tests.chaos.harness import Harness
 from tests.chaos.rounds.delivery import credentials, resume
 from tests.chaos.rounds.events import bus, later, schedules
+from tests.chaos.rounds.fleet import fleet
 from tests.chaos.rounds.freshness import freshness, rule
 from tests.chaos.rounds.primitives import limits, locks, sessions
 from tests.support.topologies import TOPOLOGIES
@@ -21,6 +22,13 @@ HARNESSES = [
     Harness("bus", "Each event's effects are written once, in order.", "the fence of the commit", bus, EVERYWHERE),
     Harness(
         "later", "Delayed events come once; an import is one broadcast.", "that Redis keeps them", later, EVERYWHERE
+    ),
+    Harness(
+        "fleet",
+        "Four workers, four shards, four applications: once, in order by key, and nothing stale.",
+        "that one key is in one shard",
+        fleet,
+        EVERYWHERE,
     ),
     Harness(
         "schedules",
