@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Self
@@ -64,15 +64,20 @@ if hasattr(os, "register_at_fork"):
 
 
 class Connecting(asyncio.Lock):
-    """Held by whoever connects a cache, in one event loop."""
+    """Held by whoever connects a cache, in one event loop of one process."""
 
     def __init__(self) -> None:
         super().__init__()
         self._here = asyncio.get_running_loop()
+        self._process = Process.mark
 
     def is_here(self) -> bool:
         """Whether the caller runs in that loop."""
         return self._here is asyncio.get_running_loop()
+
+    def is_elsewhere(self) -> bool:
+        """Whether that loop is another one than the caller's, of this process, and runs."""
+        return self._process is Process.mark and self._here.is_running() and not self.is_here()
 
 
 class Runtime:
@@ -138,6 +143,7 @@ class Runtime:
         self.predictor: Predictor | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._embedded = embedded
+        self._until_the_loop_ends = self._closing_last()
 
     @classmethod
     async def start(cls, settings: CacheSettings) -> Self:
@@ -153,6 +159,7 @@ class Runtime:
             log.warning("REDIS_URL is not set: using the embedded %s at %s", embedded.kind, url)
         running = cls(settings, url, embedded)
         try:
+            await anext(running._until_the_loop_ends)
             await running._begin()
         except BaseException:  # cancelled: nobody else would close what is open by now
             await running.close()
@@ -271,9 +278,20 @@ class Runtime:
                 with contextlib.suppress(ServerError):
                     await self.ledger.deliver()
 
+    async def _closing_last(self) -> AsyncGenerator[None]:
+        """Close when the loop ends its generators, as `asyncio.run` does: nobody else would, and connections stay."""
+        try:
+            yield
+        finally:
+            await self._close()
+
     async def close(self) -> None:
+        """Close every connection, and what runs beside them. Idempotent."""
         if self.loop.is_closed() or self._process is not Process.mark:
             return
+        await self._until_the_loop_ends.aclose()
+
+    async def _close(self) -> None:
         await end(self._tasks)
         if self.recorder is not None:
             self.recorder.stop()

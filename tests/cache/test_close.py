@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from cachebus import Cache, CacheSettings, sync
+from cachebus import Bus, Cache, CacheSettings, sync
 from cachebus.errors import Unavailable
 from cachebus.testing.server import PrivateServer
 from tests.support.waiting import until
+from tests.support.worker_program import until as until_there
 
 
 async def test_whoever_waits_for_a_load_is_told(cache: Cache) -> None:
@@ -118,3 +120,36 @@ def test_a_cache_may_be_closed_while_threads_use_it(server: PrivateServer, threa
     stop.set()
     assert [used.exception() for used in uses] == [None] * 3
     cache.close()
+
+
+def test_a_loop_that_ends_leaves_no_connection_behind(own_server: PrivateServer) -> None:
+    """`asyncio.run` again and again over a cache of the module, as a task of Celery may: nobody says `close`."""
+    cache = Cache(own_server.url)
+    bus = Bus(cache)
+
+    @cache.view("ran:{n}", ttl="1m")
+    async def ran(n: int) -> int:
+        return n
+
+    async def task(n: int) -> None:
+        assert await ran(n) == n
+        await bus.publish("ran", {"n": n})
+
+    gc.collect()
+    gc.disable()  # it would end some of them, some time
+    try:
+        for n in range(3):
+            asyncio.run(task(n))
+        until_there(
+            lambda: len(own_server.ask("CLIENT", "LIST").splitlines()) == 1, "the server hears only this question"
+        )
+    finally:
+        gc.enable()
+
+
+async def test_a_second_loop_is_told_that_the_cache_is_connected_in_the_first(cache: Cache) -> None:
+    """Two loops at once would take it from each other with every call; whoever comes second learns what to write."""
+    await cache.set("key", 1)
+    with pytest.raises(RuntimeError, match=r"event loop of another thread.*cachebus\.sync\.Cache"):
+        await asyncio.to_thread(lambda: asyncio.run(cache.invalidate(keys=["key"])))
+    assert await cache.get("key") == 1
