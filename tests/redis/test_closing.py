@@ -65,9 +65,11 @@ async def test_a_connect_that_is_cancelled_at_any_moment_ends(url: str, way: str
     """With CancelledError, also where the socket is open by then, which is closed."""
     address, loop = Address(url), asyncio.get_running_loop()
     before = len(server.ask("CLIENT", "LIST").splitlines())
-    began = loop.time()
-    await (await address.connect()).close()
-    whole_s = loop.time() - began
+    whole_s = ENDS_S
+    for _ in range(5):  # the quickest: one that the machine held up would have all cancellations come too late
+        began = loop.time()
+        await (await address.connect()).close()
+        whole_s = min(whole_s, loop.time() - began)
     cancelled = 0
     for _ in range(CLOSES[way] // 4):
         connecting = asyncio.create_task(address.connect())
