@@ -35,10 +35,6 @@ from cachebus.redis.keyspace import Names
 log = logging.getLogger("cachebus")
 
 ALONE = "REDIS_ENABLED=false: cache, bus, locks, limits, sessions, pub/sub work inside this process alone"
-ELSEWHERE = (
-    "this cache is connected in the event loop of another thread, which runs; "
-    "give each loop a Cache of its own, or call one cachebus.sync.Cache from threads"
-)
 
 
 class Cache(PlainValues):
@@ -278,14 +274,11 @@ class Cache(PlainValues):
         return running.reader if running is not None and running.is_here() else None
 
     async def connected(self) -> Reader:
-        """Connect unless that is done, in this loop and this process; returns the reader.
-
-        Raises: RuntimeError while the cache is connected in another loop, of another thread.
-        """
+        """Connect unless done, in this loop and process; returns the reader. Raises: RuntimeError in a second loop."""
         if (reader := self.reader_here) is not None:
             return reader
-        if self._connecting is not None and self._connecting.is_elsewhere():
-            raise RuntimeError(ELSEWHERE)
+        if self._connecting is not None:
+            self._connecting.refuse_others()
         if self._connecting is None or self._running is not None or not self._connecting.is_here():
             self._connecting, self._running, self.reader = Connecting(), None, None
         async with (connecting := self._connecting):

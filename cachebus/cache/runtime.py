@@ -48,6 +48,12 @@ DELIVER_S = 1.0
 """How often queued invalidations are tried while there is a connection."""
 
 
+ELSEWHERE = (
+    "this cache is connected in the event loop of another thread, which runs; "
+    "give each loop a Cache of its own, or call one cachebus.sync.Cache from threads"
+)
+
+
 class Process:
     """Tells this process from the one it was forked from, without a system call for each read."""
 
@@ -75,9 +81,10 @@ class Connecting(asyncio.Lock):
         """Whether the caller runs in that loop."""
         return self._here is asyncio.get_running_loop()
 
-    def is_elsewhere(self) -> bool:
-        """Whether that loop is another one than the caller's, of this process, and runs."""
-        return self._process is Process.mark and self._here.is_running() and not self.is_here()
+    def refuse_others(self) -> None:
+        """Raise RuntimeError where that loop is another one than the caller's, of this process, and runs."""
+        if self._process is Process.mark and self._here.is_running() and not self.is_here():
+            raise RuntimeError(ELSEWHERE)
 
 
 class Runtime:
