@@ -82,6 +82,11 @@ class Binding:
             return TypeError(f"{self.what}: {wrong}; its arguments are {self.signature}{hint}")
         return None
 
+    def kinds_of(self, field: str) -> set[type]:
+        """Return the classes whose values a field of the template takes; none where it takes anything."""
+        parameter = self.signature.parameters.get(field)
+        return (_kinds(self._declared(parameter)) or set()) - {type(None)} if parameter is not None else set()
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -142,7 +147,7 @@ class Binding:
             )
 
     def _check_word(self, parameter: inspect.Parameter) -> None:
-        kinds = (_kinds(self._declared(parameter)) or set()) - {type(None)}
+        kinds = self.kinds_of(parameter.name)
         if kinds and all(map(never_a_word, kinds)):
             name = parameter.name
             raise ConfigurationError(

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NoReturn, Self
 
 from cachebus.cache.call import PLAIN, Demand
+from cachebus.cache.clashes import refuse_shared_keys
 from cachebus.cache.hooks import Observer
 from cachebus.cache.plain_values import PlainValues
 from cachebus.cache.policy import Declaration, Policy, Tags
@@ -132,10 +133,7 @@ class Cache(PlainValues):
 
         def decorate(function: Callable[P, Awaitable[R]]) -> View[P, R]:
             view = View(self, function, declared)
-            if (other := self.views.get(template)) is not None:
-                raise ConfigurationError(
-                    f"{declared.what}: {view.origin} would share its values with {other.origin}; give it another key"
-                )
+            refuse_shared_keys(view, self.views)
             self.views[template] = view
             if self._running is not None and self._running.is_here():
                 self._running.predict(self.views)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
-_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:'\"]*):(?P<password>[^\s/'\"]+)@")
+_USERINFO = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?P<user>[^\s/@:'\"]*):(?P<password>[^\s'\"]+)@")
 _PARAMETER = re.compile(r"(?P<name>[?&;](?:\w*password|\w*secret|\w*token|\w*key)=)[^&\s'\"]+", re.IGNORECASE)
 SHORTEST = 4
 """A shorter password would mask ordinary words; inside a URL it is masked all the same."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 import pytest
 
-from cachebus import Cache, CacheSettings, ConfigurationError
+from cachebus import Cache, CacheSettings, ConfigurationError, NotCacheable
 from cachebus.cache.values.never import CREDENTIALS, NeverCached
 from cachebus.testing.server import PrivateServer
 from tests.conftest import Connect
@@ -201,3 +201,19 @@ async def test_settings_given_in_code_count_too() -> None:
     async with Cache(settings=CacheSettings(redis_enabled=False, never=("email",))) as cache:
         with pytest.raises(TypeError, match="email"):
             await cache.set("basket", {"email": 1})
+
+
+async def test_tags_that_are_too_many_to_be_stored(somewhere: Cache, caplog: pytest.LogCaptureFixture) -> None:
+    """The value is served, counted and told of once; `set` raises."""
+    cache = somewhere
+
+    @cache.view("rows:{many}", ttl="1m", tags=lambda rows: [f"trade:{row:036}" for row in rows])
+    async def rows(many: int) -> list[int]:
+        return list(range(many))
+
+    for _ in range(2):
+        assert len(await rows(2000)) == 2000
+    assert rows.stats.uncacheable == 2
+    assert caplog.text.count("2,000 tags have") == 1
+    with pytest.raises(NotCacheable, match="its 1 tags have"):
+        await cache.set("a", 1, "1m", tags=["x" * 70_000])

@@ -18,6 +18,7 @@ from cachebus.process.masking import Masking, mask_urls
         "postgresql+asyncpg://user:hunter22@host/db",
         "unix://user:hunter22@/run/redis.sock",
         "redis://host:6379/0?password=hunter22",
+        "postgresql://user:hunter22/with#more?of@it@host/db",
     ],
 )
 def test_a_password_in_a_url_is_masked(url: str) -> None:

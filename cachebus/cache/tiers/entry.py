@@ -31,6 +31,8 @@ COMPRESS_FROM_BYTES = 1024
 """Below this zstd rarely pays for its CPU and header."""
 WORTH_RATIO = 0.9
 """Compressed bytes are kept only when at least a tenth smaller."""
+LARGEST_HEADER = 65_535
+"""Bytes; tags are nearly all of it."""
 LARGEST_BYTES = 8 * 1024 * 1024
 """The largest value stored, before and after decompression: a few bytes must not become gigabytes."""
 FIRST_BYTES = 1024
@@ -90,12 +92,17 @@ def stamp(born: Born) -> bytes:
 
 
 def pack(payload: bytes, born: Born, header: Header, what: str) -> bytes:
-    """Return the bytes of an entry, compressed where it pays. Raises: NotCacheable when the value is too large."""
+    """Return the bytes of an entry, compressed where it pays. Raises: NotCacheable when value or tags are too large."""
     if len(payload) > LARGEST_BYTES:
         raise NotCacheable(f"{what}: the value has {len(payload):,} bytes, the most stored is {LARGEST_BYTES:,}")
     if (compressed := smaller(payload)) is not None:
         payload, header = compressed, msgspec.structs.replace(header, encoding=Encoding.ZSTD)
     encoded = _encode_header(header)
+    if len(encoded) > LARGEST_HEADER:
+        raise NotCacheable(
+            f"{what}: its {len(header.tags):,} tags have {len(encoded):,} bytes together, the most stored is "
+            f"{LARGEST_HEADER:,}; tag it with fewer and wider names"
+        )
     return b"%b%b%016d%b%b%b" % (MAGIC, stamp(born), 0, len(encoded).to_bytes(2), encoded, payload)
 
 
