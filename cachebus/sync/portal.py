@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -24,6 +24,8 @@ T = TypeVar("T")
 
 
 CLOSED = "the cache was closed during this call"
+ENDS_S = 1.0
+"""How long a caller whose load was interrupted waits until the read has ended: a pass of the loop."""
 JOIN_S = 10.0
 """How long `stop` waits for the thread: longer than it takes to leave behind what does not end."""
 
@@ -264,7 +266,7 @@ class CallersLoad(Generic[R]):
                 left_s = max(0.0, left_s - (time.monotonic() - since_s))
                 if job is None:
                     return result.result(0)
-                self._do(*job)
+                self._do(*job, result)
         except queue.Empty:
             result.cancel()
             raise _no_answer(self._facade.timeout_s) from None
@@ -273,12 +275,13 @@ class CallersLoad(Generic[R]):
         finally:
             self._waiting = False
 
-    def _do(self, job: asyncio.Future[R], function: Callable[[], R]) -> None:
+    def _do(self, job: asyncio.Future[R], function: Callable[[], R], result: Future[Any]) -> None:
         try:
             value = function()
         except BaseException as failed:
             _settle_there(job, None, failed)
             if not isinstance(failed, Exception):
+                wait([result], ENDS_S)  # whoever calls next loads: nobody joins what has ended
                 raise
         else:
             _settle_there(job, value, None)

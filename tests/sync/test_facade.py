@@ -14,6 +14,10 @@ from cachebus.errors import ServerTimeout
 from cachebus.testing.server import PrivateServer
 
 
+class GreenletExit(BaseException):
+    """As gevent ends what it no longer waits for."""
+
+
 @pytest.fixture(params=["server", "process"])
 def cache(request: pytest.FixtureRequest, server: PrivateServer, namespace: str) -> Iterator[sync.Cache]:
     """A cache on a server, and one of a process without it."""
@@ -56,6 +60,24 @@ def test_what_a_load_raises_comes_out_of_the_call(cache: sync.Cache) -> None:
         with pytest.raises(LookupError, match="no such row"):
             cache.get_or_load("a", failing)
     assert cache.get("a") is None
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GreenletExit])
+def test_the_call_after_an_interrupted_load_loads(cache: sync.Cache, interruption: type[BaseException]) -> None:
+    """As in a notebook where somebody pressed Ctrl-C: what was interrupted is over for whoever calls next."""
+    interrupting = [interruption] * 20
+    loads = 0
+
+    @cache.view("interrupted:{n}", ttl="1m")
+    def load(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        raise interrupting.pop()
+
+    for _ in range(20):
+        with pytest.raises(interruption):
+            load(1)
+    assert loads == 20
 
 
 def test_a_demand_of_a_block_holds_for_the_thread(cache: sync.Cache) -> None:
