@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 import msgspec
 
@@ -19,6 +19,8 @@ from cachebus.templates import has_surrogate
 
 TIMEOUT_S = 2.0
 _POSITION = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+Place = tuple[str, str, str, str]
+"""Position, channel, id and key: streams of two shards may have two events at one position."""
 
 
 class PendingRetry(msgspec.Struct, frozen=True):
@@ -66,23 +68,23 @@ async def find_events(client: Client, asked: str, shards: int) -> list[FoundEven
 
     A position is one look at each shard, an id a walk over what is kept of them, newest first. Raises: ServerError.
     """
-    found: dict[str, FoundEvent] = {}
+    found: dict[Place, FoundEvent] = {}
     for shard in range(shards):
         handled_to = await client.store.call("HGET", client.names.bus("shard", str(shard)), "position")
         async for record in _records(client, asked, shard):
             event = record.event
             if asked in {event.id, event.position}:
                 done = handled_to is not None and order(record.position) <= order(handled_to)
-                found[event.position] = _found(event, shard, "handled" if done else "waiting")
+                found[_place(event)] = _found(event, shard, "handled" if done else "waiting")
     for shard in range(shards):
         async for item, due_in_ms in _retries(client, shard):
-            if asked in {item.id, item.position} or item.position in found:
-                known = found.setdefault(item.position, _found(item.event(1), shard, "trimmed"))
+            if asked in {item.id, item.position} or _place(item) in found:
+                known = found.setdefault(_place(item), _found(item.event(1), shard, "trimmed"))
                 known.retries.append(PendingRetry(item.handler, due_in_ms))
     async for letter in every_letter(DeadLetters(client, shards=shards)):
-        if letter.position and (asked in {letter.id, letter.position} or letter.position in found):
-            item = RetryItem("", letter.position, letter.channel, letter.payload, letter.id, letter.key)
-            found.setdefault(letter.position, _found(item.event(1), 0, "trimmed")).letters.append(letter.letter_id)
+        item = RetryItem("", letter.position, letter.channel, letter.payload, letter.id, letter.key)
+        if letter.position and (asked in {letter.id, letter.position} or _place(item) in found):
+            found.setdefault(_place(item), _found(item.event(1), 0, "trimmed")).letters.append(letter.letter_id)
     await _add_effects(client, found)
     published = sorted(found.values(), key=lambda event: order(event.position.encode()))
     return [*published, *await _delayed(client, asked)]
@@ -126,7 +128,7 @@ async def _retries(client: Client, shard: int) -> AsyncIterator[tuple[RetryItem,
             yield RetryItem.unpack(packed.partition(b"\n")[2]), max(0, round((due_us[name] - now_us) / 1000))
 
 
-async def _add_effects(client: Client, found: dict[str, FoundEvent]) -> None:
+async def _add_effects(client: Client, found: Mapping[Place, FoundEvent]) -> None:
     """Look for the events among the causes in the journal, which names each by its id, else by its position."""
     by_name = {event.id or event.position: event for event in found.values()}
     if not by_name:
@@ -139,6 +141,10 @@ async def _add_effects(client: Client, found: dict[str, FoundEvent]) -> None:
                 if event is not None:
                     clock = int(identity.partition(b"-")[0])
                     event.invalidated.append(EventEffect(caused.cause.who, clock, caused.scopes))
+
+
+def _place(event: Event | RetryItem) -> Place:
+    return event.position, event.channel, event.id, event.key
 
 
 def _found(event: Event, shard: int, state: str) -> FoundEvent:
