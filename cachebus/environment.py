@@ -11,8 +11,10 @@ The same declaration serves `cachebus config`, the settings page and the warning
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import Any, TypeVar
 
 from cachebus.durations import milliseconds
@@ -82,18 +84,29 @@ def variables(*sections: type) -> Iterator[Variable]:
 
 def misspelt(environment: Iterable[str], known: Iterable[str]) -> Iterator[str]:
     """Yield a warning for each name that is nearly one of *known*, or has its words: CACHE_TTL, CACHE_DEFAULT_TTL."""
-    from difflib import get_close_matches  # noqa: PLC0415 - every program reads settings, few look for mistakes
+    from difflib import get_close_matches  # noqa: PLC0415 - what reads its settings elsewhere looks for no mistakes
 
     known = list(known)
     for name in environment:
         if name in known:
             continue
-        near = get_close_matches(name, known, n=1, cutoff=_NEAR)
+        near = get_close_matches(name, known, n=1, cutoff=_NEAR) or _swapped(name, known)
         if not near and name.startswith(OWN_PREFIXES):
             alike = [each for each in known if "_" in each and _share_words(set(name.split("_")), set(each.split("_")))]
             near = get_close_matches(name, alike, n=1, cutoff=0.0)
         if near:
             yield f"{name}: is not a setting; did you mean {near[0]}?"
+
+
+@cache
+def warn_once(warning: str) -> None:
+    """Log a warning, unless it was: several parts of a process may read the same environment."""
+    logging.getLogger("cachebus").warning(warning)
+
+
+def _swapped(name: str, known: Iterable[str]) -> list[str]:
+    """Return what has the same letters: in a short name, two that changed places make no near match."""
+    return [each for each in known if sorted(each) == sorted(name)][:1]
 
 
 def _share_words(one: set[str], other: set[str]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, NoReturn, Self
@@ -223,7 +222,7 @@ class Cache(PlainValues):
     @property
     def settings(self) -> CacheSettings:
         """The settings in force; read from the environment at first use."""
-        return self._settings or self.configure(CacheSettings.from_environment(os.environ))
+        return self._settings or self.configure(CacheSettings.of_this_process())
 
     def configure(self, settings: CacheSettings) -> CacheSettings:
         """Give a cache that has none the settings of its application. Raises: ConfigurationError where it has some."""

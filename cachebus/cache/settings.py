@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from cachebus.environment import Variable, amount, attribute, duration_ms, flag, one_of, read, variable, whole, words
+from cachebus.environment import (
+    Variable,
+    amount,
+    attribute,
+    duration_ms,
+    flag,
+    misspelt,
+    one_of,
+    read,
+    variable,
+    variables,
+    warn_once,
+    whole,
+    words,
+)
 from cachebus.errors import CannotStart, ConfigurationError
 from cachebus.redis.address import Address
 from cachebus.redis.credentials import Credentials, Provider, named
@@ -127,6 +142,14 @@ class CacheSettings:
         settings = read(cls, environment, problems)
         if problems:
             raise CannotStart(problems)
+        return settings
+
+    @classmethod
+    def of_this_process(cls) -> Self:
+        """Read them from this process's environment, and log which variables look misspelt. Raises: CannotStart."""
+        settings = cls.from_environment(os.environ)
+        for warning in misspelt(os.environ, [each.name for each in variables(cls)]):
+            warn_once(warning)
         return settings
 
     def credentials_source(self) -> Credentials | None:

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from cachebus.cache.cache import Cache
 from cachebus.cache.upkeep.reporter import names_of_process
+from cachebus.environment import warn_once
 from cachebus.gateway.gateway import Gateway
 from cachebus.gateway.metrics import metrics_routes
 from cachebus.gateway.routes import live_app
@@ -66,6 +67,8 @@ def main(_asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
     logs.configure(settings.log.level, settings.log.format, settings.masking(), named=names_of_process())
     stop = Stop(settings.clients.drain_ms / 1000 + GRACE_S)
     stop.install()
+    for warning in settings.unknown:
+        warn_once(warning)
     refuse_taken(settings.host, settings.port, settings.process.listen_fd)
     asyncio.run(_run(settings, stop))
     stop.finished()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from cachebus.cache.settings import CacheSettings
-from cachebus.environment import duration_ms, read, text, variable, whole, words
+from cachebus.environment import duration_ms, misspelt, read, text, variable, variables, whole, words
 from cachebus.errors import CannotStart, ConfigurationError
 from cachebus.gateway.admission import Origins
 from cachebus.gateway.gateway import COOKIE, DRAIN_S
@@ -83,6 +83,8 @@ class GatewaySettings:
     page: PageSettings
     process: ProcessSettings
     log: LogSettings
+    unknown: tuple[str, ...]
+    """A warning for each variable that looks like a setting misspelt."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
@@ -94,6 +96,7 @@ class GatewaySettings:
             page=read(PageSettings, environment, problems),
             process=read(ProcessSettings, environment, problems),
             log=read(LogSettings, environment, problems),
+            unknown=tuple(misspelt(environment, [each.name for each in variables(*SECTIONS)])),
         )
         problems += settings.problems()
         if problems:

@@ -11,6 +11,7 @@ from time import monotonic
 import structlog
 
 from cachebus.cache.upkeep.reporter import names_of_process
+from cachebus.environment import warn_once
 from cachebus.integrations.set_up import trace_if_set_up
 from cachebus.process import logs
 from cachebus.process.listening import refuse_taken
@@ -32,7 +33,7 @@ def main(_asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
     stop = Stop(settings.process.drain_ms / 1000)
     stop.install()
     for warning in settings.unknown:
-        log.warning(warning)
+        warn_once(warning)
     application = load(settings.application)
     trace_if_set_up(application.cache)
     if settings.process.port is not None:

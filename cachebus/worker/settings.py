@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Self
 
 from cachebus.bus.settings import BusSettings
@@ -60,6 +61,15 @@ SECTIONS = (
 )
 
 
+def every_section() -> tuple[type, ...]:
+    """Return the gateway's section, too, for who looks at a whole deployment; not where its extra is not installed."""
+    try:
+        gateway = import_module("cachebus.gateway.settings")  # by name, as its command is
+    except ModuleNotFoundError:
+        return SECTIONS
+    return (*SECTIONS, gateway.ClientSettings)
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """Everything the worker reads from its environment."""
@@ -71,8 +81,6 @@ class WorkerSettings:
     alerts: AlertSettings
     process: ProcessSettings
     log: LogSettings
-    written: Mapping[str, str] = field(repr=False)
-    """The variables that were set, as they were written: with secrets."""
     unknown: tuple[str, ...]
     """A warning for each variable that looks like a setting misspelt."""
 
@@ -80,7 +88,6 @@ class WorkerSettings:
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
         """Read every setting. Raises: CannotStart that lists every bad value with the fix."""
         problems: list[str] = []
-        known = {each.name for each in variables(*SECTIONS)}
         settings = cls(
             cache=read(CacheSettings, environment, problems),
             bus=read(BusSettings, environment, problems),
@@ -89,8 +96,7 @@ class WorkerSettings:
             alerts=read(AlertSettings, environment, problems),
             process=read(ProcessSettings, environment, problems),
             log=read(LogSettings, environment, problems),
-            written={name: text for name, text in environment.items() if name in known and text.strip()},
-            unknown=tuple(misspelt(environment, known)),
+            unknown=tuple(misspelt(environment, [each.name for each in variables(*SECTIONS)])),
         )
         if problems:
             raise CannotStart(problems)

@@ -173,3 +173,16 @@ async def test_a_cluster_serves_views_tags_and_one_load() -> None:
             await caught_up(there, clock)
             assert await asyncio.gather(*[other(n) for n in range(50)]) == list(range(50))
             assert loads == 100
+
+
+async def test_a_misspelt_variable_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application hears of it where it reads its environment, whatever the number of its caches."""
+    monkeypatch.setenv("NEVER_CACHED", "email")
+    monkeypatch.setenv("REDIS_ENABLED", "false")
+    for _ in range(2):
+        async with Cache.from_env():
+            pass
+    told = [record.getMessage() for record in caplog.records if "NEVER_CACHED" in record.getMessage()]
+    assert told == ["NEVER_CACHED: is not a setting; did you mean NEVER_CACHE?"]

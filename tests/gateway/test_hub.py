@@ -237,6 +237,8 @@ def test_settings_name_every_error_at_once() -> None:
         "PORT",
     ]
     assert GatewaySettings.from_environment({"PORT": ""}).port == 8080
+    (told,) = GatewaySettings.from_environment({"GATEWAY_PUBLIC_TOPIC": "news:*"}).unknown
+    assert told == "GATEWAY_PUBLIC_TOPIC: is not a setting; did you mean GATEWAY_PUBLIC_TOPICS?"
 
 
 def test_it_listens_to_the_world_only_where_a_platform_says_so() -> None:

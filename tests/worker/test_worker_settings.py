@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import base64
-from dataclasses import replace
 
 import pytest
 
 import cachebus
-from cachebus.environment import variables
+from cachebus.cache.settings import CacheSettings
+from cachebus.environment import misspelt, variables
 from cachebus.errors import CannotStart
+from cachebus.gateway.settings import SECTIONS as GATEWAY
 from cachebus.worker.commands.state import config
 from cachebus.worker.settings import SECTIONS, WorkerSettings
 
@@ -79,6 +80,26 @@ def test_a_bare_number_is_seconds(text: str, ms: int) -> None:
     assert WorkerSettings.from_environment({"DRAIN_BUDGET": text}).process.drain_ms == ms
 
 
+def test_config_knows_the_gateway_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its settings stand in the table, a name that is nearly one of them is told, a bad value refused."""
+    environment = {"GATEWAY_COOKIE": "sid", "GATEWAY_ORIGIN": "https://a.example"}
+    assert config.main(argparse.Namespace(json=False), environment) == 0
+    said = capsys.readouterr()
+    assert [line.split()[:3] for line in said.out.splitlines() if line.startswith("GATEWAY_COOKIE")] == [
+        ["GATEWAY_COOKIE", "sid", "environment"]
+    ]
+    assert said.err == "warning: GATEWAY_ORIGIN: is not a setting; did you mean GATEWAY_ORIGINS?\n"
+    with pytest.raises(CannotStart, match="GATEWAY_DRAIN"):
+        config.main(argparse.Namespace(json=False), {"GATEWAY_DRAIN": "soon"})
+
+
+@pytest.mark.parametrize("sections", [(CacheSettings,), GATEWAY, SECTIONS])
+def test_no_program_takes_the_settings_of_another_for_mistakes(sections: tuple[type, ...]) -> None:
+    """All of them share one environment in many deployments; each knows its own."""
+    every = [each.name for each in variables(*SECTIONS, *GATEWAY)]
+    assert list(misspelt(every, [each.name for each in variables(*sections)])) == []
+
+
 def test_a_misspelt_variable_is_noticed() -> None:
     """A variable that is nearly a setting is a warning; one of somebody else's is none."""
     settings = WorkerSettings.from_environment({"CACHE_DEFUALT_TTL": "60", "REDIS_PUBLIC_URL": "x", "HOME": "/"})
@@ -135,7 +156,7 @@ def test_what_is_deployed_is_named(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_default_can_be_read() -> None:
     """The defaults in the documentation are values that the settings accept, with the same result as none."""
     written = {each.name: each.default for each in variables(*SECTIONS)}
-    assert replace(WorkerSettings.from_environment(written), written={}) == WorkerSettings.from_environment({})
+    assert WorkerSettings.from_environment(written) == WorkerSettings.from_environment({})
 
 
 @pytest.mark.parametrize(
@@ -145,6 +166,7 @@ def test_every_default_can_be_read() -> None:
         ("CACHE_STALENESS", "CACHE_MAX_STALENESS"),
         ("BUS_SIGNING_KEY", "BUS_SIGNING_KEYS"),
         ("CACHE_DEFAULT_TTL_SECONDS", "CACHE_DEFAULT_TTL"),
+        ("REDIS_ULR", "REDIS_URL"),
     ],
 )
 def test_a_shortened_name_is_noticed_too(written: str, meant: str) -> None:

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 
 from cachebus.cache.upkeep.reporter import ENVIRONMENT_NAMES, RELEASE_NAMES, first_of
-from cachebus.environment import variables
+from cachebus.environment import Variable, misspelt, read, variables
+from cachebus.errors import CannotStart
+from cachebus.process.masking import Masking
 from cachebus.worker.commands.output import write_json, write_table
-from cachebus.worker.settings import SECTIONS, WorkerSettings
+from cachebus.worker.settings import WorkerSettings, every_section
 
 
 def main(asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Print the table. Needs no Redis."""
     settings = WorkerSettings.from_environment(environment)
-    rows = [*_deployment(environment), *_rows(settings)]
+    sections, problems = every_section(), list[str]()
+    for section in sections:
+        read(section, environment, problems)
+    if problems:
+        raise CannotStart(problems)
+    known = [*variables(*sections)]
+    rows = [*_deployment(environment), *_rows(known, environment, settings.masking())]
     if asked.json:
         write_json([dict(zip(("name", "value", "source", "meaning"), row, strict=True)) for row in rows])
     else:
         write_table(("SETTING", "VALUE", "SOURCE", "MEANING"), rows, "")
-    for warning in settings.unknown:
+    for warning in misspelt(environment, [each.name for each in known]):
         sys.stderr.write(f"warning: {warning}\n")
     return 0
 
@@ -38,19 +46,20 @@ def _deployment(environment: Mapping[str, str]) -> Iterator[tuple[str, str, str,
     yield "(version)", import_module("cachebus").__version__, "installed", "Version of this library"
 
 
-def _rows(settings: WorkerSettings) -> Iterator[tuple[str, str, str, str]]:
+def _rows(
+    known: Iterable[Variable], environment: Mapping[str, str], mask: Masking
+) -> Iterator[tuple[str, str, str, str]]:
     """Yield variable, value, source, meaning."""
-    mask = settings.masking()
-    for variable in variables(*SECTIONS):
-        value, source = _value(settings, variable.name, variable.default)
+    for variable in known:
+        value, source = _value(environment, variable.name, variable.default)
         yield variable.name, mask(value), source, variable.meaning
 
 
-def _value(settings: WorkerSettings, variable: str, default: str) -> tuple[str, str]:
+def _value(environment: Mapping[str, str], variable: str, default: str) -> tuple[str, str]:
     """Return what was written, with its secrets, and where."""
-    written = settings.written.get(variable)
-    if written is None:
+    written = environment.get(variable, "")
+    if not written.strip():
         return default or "-", "default"
-    if variable == "REDIS_URL" and "REDIS_PRIVATE_URL" in settings.written:
+    if variable == "REDIS_URL" and environment.get("REDIS_PRIVATE_URL", "").strip():
         return written, "environment, not used: REDIS_PRIVATE_URL is"
     return written, "environment"

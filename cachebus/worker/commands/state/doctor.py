@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cachebus.bus.permissions import refused_channels, refused_commands
 from cachebus.cache.upkeep.declarations import shared_views
+from cachebus.environment import misspelt, variables
 from cachebus.errors import CannotStart, ServerError
 from cachebus.freshness.present import present_era
 from cachebus.monitoring.history import History
@@ -28,13 +29,14 @@ from cachebus.worker.connection import connected
 from cachebus.worker.health.heartbeat import Heartbeat
 from cachebus.worker.health.readiness import Check, ask
 from cachebus.worker.loading import Application, load
-from cachebus.worker.settings import WorkerSettings
+from cachebus.worker.settings import WorkerSettings, every_section
 
 
 def main(asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
     """Print every finding; 1 if anything is bad."""
     settings = WorkerSettings.from_environment(environment)
-    findings = [Finding(Grade.WARNING, warning, "correct its name, or remove it") for warning in settings.unknown]
+    mistakes = misspelt(environment, [each.name for each in variables(*every_section())])
+    findings = [Finding(Grade.WARNING, warning, "correct its name, or remove it") for warning in mistakes]
     findings += judge_installation(_version("hiredis"), uvloop=find_spec("uvloop") is not None)
     findings += _disk(settings.process.data_dir)
     application = _load(settings, findings)
