@@ -36,7 +36,9 @@ class Copy:
     """One stored entry. Several lie under one key while deploys with different return types run."""
 
     views: list[str]
-    """The views that would read it; empty for a plain key."""
+    """The views of this application that would read it; empty for a plain key, and where it has none."""
+    plain: bool
+    """Whether it was stored by `set()`."""
     entry: Entry
     left_ms: int
     stored_bytes: int
@@ -58,12 +60,20 @@ class Copy:
         return msgspec.msgpack.decode(self.entry.payload)
 
 
-async def copies(cache: Cache, key: str) -> list[Copy]:
-    """Return what is stored under *key* for the views of *cache*, and for plain `set()`. Raises: ServerError."""
+async def copies(cache: Cache, key: str, *, walk: bool = False) -> list[Copy]:
+    """Return what is stored under *key* for the views of *cache*, and for plain `set()`. Raises: ServerError.
+
+    walk: look through the whole keyspace for what others stored under it: applications, deploys with another type.
+    """
     readers: dict[str, list[str]] = {PlainCodec.fingerprint: []}
     for view in cache.views.values():
         readers.setdefault(view.fingerprint, []).append(view.name)
-    server, found = cache.client.entries, []
+    server, found = cache.client.entries, list[Copy]()
+    if walk:
+        begin = cache.names.entry(stored_name(key), "")
+        async for page in names_like(server, f"{literal(begin)}*"):
+            for name in page:
+                readers.setdefault(name.removeprefix(begin), [])
     for fingerprint, views in readers.items():
         name = cache.names.entry(stored_name(key), fingerprint)
         data = await server.call("GET", name, key=name)
@@ -72,7 +82,8 @@ async def copies(cache: Cache, key: str) -> list[Copy]:
             left_ms = await server.call("PTTL", name, key=name)
             later = await invalidated_by(cache, key, entry)
             readable = [view for view in views if pattern_of(view).fullmatch(key)]
-            found.append(Copy(readable, entry, left_ms, len(data), later, await reason_of(cache.client, name)))
+            ahead, plain = await reason_of(cache.client, name), fingerprint == PlainCodec.fingerprint
+            found.append(Copy(readable, plain, entry, left_ms, len(data), later, ahead))
     return found
 
 
@@ -115,7 +126,7 @@ async def reached(
 ) -> Reached:
     """Count the readable entries under each name, and all together, before somebody invalidates them.
 
-    Walks the keyspace where tags, prefixes or everything are named; *step* is called with how many more names were
+    Walks the keyspace, for keys alone once for each; *step* is called with how many more names were
     looked at. Raises: ServerError.
     """
     named = {f"key {key!r}": key_scope(key) for key in names(keys)}
@@ -124,7 +135,7 @@ async def reached(
     if everything:
         named["everything"] = EVERYTHING
     if not (prefixes or tags or everything):
-        stored_under = {name: await copies(cache, scope[2:]) for name, scope in named.items()}
+        stored_under = {name: await copies(cache, scope[2:], walk=True) for name, scope in named.items()}
         valid = {name: sum(not copy.invalidated_by for copy in each) for name, each in stored_under.items()}
         return Reached(valid, sum(valid.values()))
     wanted, counted, entries = frozenset(named.values()), Counter[str](), 0

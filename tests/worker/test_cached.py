@@ -6,9 +6,10 @@ import argparse
 
 import pytest
 
-from cachebus import Cache
+from cachebus import Cache, CacheSettings
 from cachebus.monitoring.inspection import copies, reached, stored
 from cachebus.worker.commands.invalidate import _reached
+from cachebus.worker.commands.state.inspect import NOBODY, _lines
 
 
 def views(cache: Cache) -> None:
@@ -42,6 +43,35 @@ async def test_a_stored_value_is_shown_with_all_that_decides_about_it(cache: Cac
     (plain,) = await copies(cache, "plain")
     assert (plain.views, plain.value) == ([], {"x": 1})
     assert await copies(cache, "orders:99:total") == []
+
+
+async def test_what_others_stored_under_a_key_is_seen_too(cache: Cache, settings: CacheSettings) -> None:
+    """A copy of a deploy whose view returns another type, and one of a view that only another application has."""
+    views(cache)
+    await fill(cache)
+    async with Cache(settings=settings) as other:
+
+        @other.view("orders:{customer}:total", ttl="5m")
+        async def older(customer: int) -> dict[str, int]:
+            return {"was": customer}
+
+        @other.view("theirs:{n}", ttl="5m")
+        async def theirs(n: int) -> list[int]:
+            return [n]
+
+        await older(1)
+        await theirs(7)
+    assert sorted(str(copy.value) for copy in await copies(cache, "orders:1:total", walk=True)) == ["10", "{'was': 1}"]
+    (copy,) = await copies(cache, "theirs:7", walk=True)
+    assert (copy.views, copy.plain, copy.value) == ([], False, [7])
+    assert f"read by     {NOBODY}" in "\n".join(_lines(copy, cache.client.now_us()))
+    (plain,) = await copies(cache, "plain", walk=True)
+    assert "read by     cache.get()" in "\n".join(_lines(plain, cache.client.now_us()))
+    assert (await reached(cache, keys=["orders:1:total", "theirs:7", "orders:1"])).by_name == {
+        "key 'orders:1:total'": 2,
+        "key 'theirs:7'": 1,
+        "key 'orders:1'": 0,
+    }
 
 
 async def test_an_invalidated_value_says_by_what(cache: Cache) -> None:

@@ -19,6 +19,7 @@ from cachebus.worker.loading import Application, load
 from cachebus.worker.settings import WorkerSettings
 
 LONGEST_VALUE = 4_000
+NOBODY = "no view of this application: another one, or a deploy whose view returns another type"
 
 
 def main(asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -29,7 +30,7 @@ def main(asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 async def _inspect(asked: argparse.Namespace, settings: WorkerSettings, application: Application) -> int:
     async with connected(settings.cache, application) as cache:
-        found = await copies(cache, asked.key)
+        found = await copies(cache, asked.key, walk=True)
         now_us = cache.client.now_us()
     if asked.json:
         write_json([_plain(copy, now_us) for copy in found])
@@ -54,7 +55,7 @@ def _lines(copy: Copy, now_us: int) -> list[str]:
         state = f"INVALID, is not served: {causes}"
     stale = f", then stale for {header.grace_ms / 1000:.1f} s" if header.grace_ms else ""
     return [
-        f"  read by     {', '.join(copy.views) or 'cache.get()'}",
+        f"  read by     {', '.join(copy.views) or ('cache.get()' if copy.plain else NOBODY)}",
         f"  state       {state}",
         f"  born        {moment(copy.entry.born.number, 'milliseconds')} (clock {clock_of(copy.entry.born)})",
         f"  fresh for   {fresh_ms / 1000:.1f} s{stale}",
