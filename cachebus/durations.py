@@ -27,7 +27,7 @@ def milliseconds(duration: Duration, field: str) -> int:
     if ms is None:
         raise ConfigurationError(f"{field}: {duration!r} is not a duration; {_HOW}")
     if ms < 1:
-        raise ConfigurationError(f"{field}: {duration!r} must be longer than nothing")
+        raise ConfigurationError(f"{field}: {duration!r} must be at least 1 ms")
     if ms > _LONGEST_MS:
         raise ConfigurationError(f"{field}: {duration!r} is longer than 100 years; {_HOW}")
     return ms

@@ -80,6 +80,12 @@ class Binding:
             only = [name for name, each in self.signature.parameters.items() if each.kind is each.KEYWORD_ONLY]
             hint = f"; by name only: {', '.join(f'{name}=' for name in only)}" if only else ""
             return TypeError(f"{self.what}: {wrong}; its arguments are {self.signature}{hint}")
+        for name, value in self.arguments(*args, **kwargs).items():
+            if name in self.template.fields and name not in BOUND:
+                try:
+                    self.template.word_of(name)(value)
+                except TypeError as wrong:
+                    return TypeError(f"{self.what}: parameter {name!r}: {wrong}")
         return None
 
     def kinds_of(self, field: str) -> set[type]:
@@ -120,7 +126,11 @@ class Binding:
         """Every parameter shapes the result, so every parameter is in the key, unless the view says otherwise."""
         parameters = self.signature.parameters
         for parameter in parameters.values():
-            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                raise ConfigurationError(
+                    f"{self.what}: parameter {parameter.name!r} cannot be given by name; leave out the '/' behind it"
+                )
+            if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise ConfigurationError(
                     f"{self.what}: parameter {parameter} cannot be part of a key; name each parameter"
                 )

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
@@ -154,6 +154,31 @@ class Declaration:
     def what(self) -> str:
         """The view, as errors name it."""
         return f"view {self.template!r}"
+
+    def check(self, function: object) -> None:
+        """Refuse what is of no use in its place. Raises: ConfigurationError naming the view, the option and the fix."""
+        template, policy, identity = cast("tuple[object, ...]", (self.template, self.policy, self.identity))
+        if not isinstance(template, str):
+            raise ConfigurationError(f'{self.what}: a key is a text, such as "orders:{{order_id}}"')
+        if isinstance(function, type) or not callable(function):
+            raise ConfigurationError(f"{self.what}: it is made of an `async def` function, not of {function!r}")
+        if not isinstance(policy, Policy):
+            raise ConfigurationError(f'{self.what}: policy: {policy!r} is no Policy; write Policy(settle="1s")')
+        if policy.keep is not None and not callable(policy.keep):
+            raise ConfigurationError(f"{self.what}: keep: {policy.keep!r} is no function of the value")
+        if not isinstance(identity, str | None):
+            raise ConfigurationError(f'{self.what}: identity: {identity!r} is no name; write identity="account_id"')
+
+    def names_in(self, option: str, given: Any) -> tuple[str, ...]:
+        """Return the names that *option* lists. Raises: ConfigurationError naming view and option."""
+        try:
+            found = names(given)
+        except ConfigurationError as neither:
+            raise ConfigurationError(f"{self.what}: {option}: {neither}") from None
+        for each in found:
+            if not isinstance(each, str):
+                raise ConfigurationError(f"{self.what}: {option}: {each!r} is not a name; write it as text")
+        return found
 
     def predicts(self, identity: str | None, *, is_method: bool) -> bool:
         """Return whether calls may be loaded ahead. Raises: ConfigurationError where that cannot work."""

@@ -53,6 +53,7 @@ class View(Generic[P, R]):
     def __init__(self, host: ViewHost, function: Callable[P, Awaitable[R]], declared: Declaration) -> None:
         what = declared.what
         function, self._of_class = unwrapped(function)
+        declared.check(function)
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
             raise ConfigurationError(
                 f"{what}: {function.__qualname__} yields its results one after the other, which cannot be cached; "
@@ -81,8 +82,8 @@ class View(Generic[P, R]):
         self._reads = 0
         tags = declared.tags
         self._tags_of = tags if callable(tags) else None
-        static = () if callable(tags) else names(tags)
-        self.binding = Binding(what, function, self.name, static, names(declared.not_in_key))
+        static = () if callable(tags) else declared.names_in("tags", tags)
+        self.binding = Binding(what, function, self.name, static, declared.names_in("not_in_key", declared.not_in_key))
         """How arguments become names."""
         self.is_method = self.binding.bound
         """Whether its first argument is an object, which no other process has."""

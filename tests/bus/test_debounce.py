@@ -174,7 +174,7 @@ def test_from_code_without_an_event_loop() -> None:
         ({"debounce": "2s", "by": "user"}, "by='user' is no field of Trade; it has n, user_id"),
         (
             {"debounce": timedelta(0)},
-            "handler of 'trades': debounce: datetime.timedelta(0) must be longer than nothing",
+            "handler of 'trades': debounce: datetime.timedelta(0) must be at least 1 ms",
         ),
         ({"debounce": "soon"}, "handler of 'trades': debounce: 'soon' is not a duration"),
     ],

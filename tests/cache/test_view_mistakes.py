@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Hashable, Iterator, Sequence
@@ -271,3 +272,53 @@ async def test_a_cache_in_memory_blames_no_setting(
     monkeypatch.setenv("REDIS_ENABLED", "false")
     async with Cache.from_env():
         assert [message.partition(":")[0] for message in caplog.messages] == ["REDIS_ENABLED=false"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"template": 5}, "view 5: a key is a text"),
+        ({"tags": [5]}, "view 'v:{n}': tags: 5 is not a name"),
+        ({"tags": None}, "view 'v:{n}': tags: None is neither a name nor several"),
+        ({"not_in_key": 5}, "view 'v:{n}': not_in_key: 5 is neither a name nor several"),
+        ({"identity": ["n"]}, "view 'v:{n}': identity: ['n'] is no name; write identity="),
+        ({"policy": {"settle": "1s"}}, "is no Policy; write Policy(settle="),
+        ({"policy": Policy(keep=5)}, "view 'v:{n}': keep: 5 is no function"),  # type: ignore[arg-type]
+        ({"ttl": 0.0005}, "view 'v:{n}': ttl: 0.0005 must be at least 1 ms"),
+    ],
+)
+def test_an_option_of_the_wrong_kind(memory: Cache, wrong: dict[str, Any], named: str) -> None:
+    """Refused where it is written, with the view and the option."""
+
+    async def load(n: int) -> int:
+        return n
+
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        memory.view(**{"template": "v:{n}", **wrong})(load)
+
+
+def test_what_no_view_can_be_made_of(memory: Cache) -> None:
+    """A class; a function whose parameter has no name for callers."""
+
+    async def positional(n: int, /) -> int:
+        return n
+
+    with pytest.raises(ConfigurationError, match="view 'v': it is made of an `async def` function, not of <class"):
+        memory.view("v")(int)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="parameter 'n' cannot be given by name; leave out the '/'"):
+        memory.view("v:{n}")(positional)
+
+
+@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize(("value", "why"), [([1], "list cannot be part of a key"), ("\ud800", "lone surrogate")])
+async def test_an_argument_that_no_key_can_hold(memory: Cache, value: Any, why: str, *, connected: bool) -> None:
+    """The view and the parameter are named, on the first call and later."""
+
+    @memory.view("v:{name}")
+    async def load(name: str) -> str:
+        return name
+
+    if connected:
+        await load("a")
+    with pytest.raises(TypeError, match=f"view 'v:{{name}}': parameter 'name': .*{why}"):
+        await load(value)

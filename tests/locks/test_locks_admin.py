@@ -27,7 +27,7 @@ async def test_a_holder_extends_its_lock(locks: Locks, others: Locks, options: d
             assert seen is not None
             assert 590 < held.remaining <= 600
             assert 590 < seen.remaining <= 601
-        with pytest.raises(ConfigurationError, match="timeout: 0 must be longer than nothing"):
+        with pytest.raises(ConfigurationError, match="timeout: 0 must be at least 1 ms"):
             await held.extend(0)
     assert await others.holder("import") is None
 
