@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
@@ -24,6 +25,8 @@ from cachebus.worker.unmatched_names import unmatched
 if TYPE_CHECKING:
     from cachebus.integrations.sqlalchemy.outbox import Outbox
     from cachebus.worker.health.readiness import Check
+
+LIBRARY = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,18 +162,19 @@ def _modules(variable: str, packages: tuple[str, ...], problems: list[str]) -> I
                 yield module
 
 
-def _why(failed: Exception) -> str:
-    """Return what a module raised, and the file and line."""
+def _why(failed: Exception | SystemExit) -> str:
+    """Return what a module raised, and the file and line: its own, where this library refused what it says there."""
     if isinstance(failed, SyntaxError):
         return f"{type(failed).__name__}: {failed.msg} ({failed.filename}:{failed.lineno})"
-    at = traceback.extract_tb(failed.__traceback__)[-1]
+    frames = traceback.extract_tb(failed.__traceback__)
+    at = next((frame for frame in reversed(frames) if not frame.filename.startswith(LIBRARY)), frames[-1])
     return f"{type(failed).__name__}: {failed} ({at.filename}:{at.lineno})"
 
 
 def _import(variable: str, name: str, problems: list[str]) -> ModuleType | None:
     try:
         return import_module(name)
-    except Exception as failed:  # noqa: BLE001 - whatever a module raises, the others are looked at too
+    except (Exception, SystemExit) as failed:  # noqa: BLE001 - whatever a module raises, the others are looked at too
         if isinstance(failed, ModuleNotFoundError) and f"{name}.".startswith(f"{failed.name}."):
             problems.append(f"{variable}: there is no module {name!r} in {Path.cwd()} or among the installed packages")
         else:

@@ -74,9 +74,11 @@ def test_all_that_is_wrong_is_listed_at_once(write: Write) -> None:
     write("area.second", DECLARES.format(name="a"))
     write("area.third", "\n\nraise ValueError('no such channel')")
     write("area.fourth", "def broken(:")
+    write("area.fifth", "from cachebus import Cache\n\ncache = Cache.memory()\ncache.view('a:{none}')(lambda: 1)")
+    write("area.sixth", "import sys\nsys.exit(5)")
     problems: list[str] = []
     found(("area", "nowhere"), problems)
-    assert len(problems) == 4
+    assert len(problems) == 6
     said = "\n".join(problems)
     assert "'a:{number}' is declared in area.first and in area.second; rename one" in said
     assert "area.third cannot be imported: ValueError: no such channel" in said
@@ -84,6 +86,9 @@ def test_all_that_is_wrong_is_listed_at_once(write: Write) -> None:
     assert "area.fourth cannot be imported: SyntaxError: " in said
     assert "fourth.py:1)" in said
     assert "there is no module 'nowhere'" in said
+    assert "area.fifth cannot be imported: ConfigurationError: " in said
+    assert "fifth.py:4)" in said  # where the application says it, not where the library refuses it
+    assert "area.sixth cannot be imported: SystemExit: 5" in said
 
 
 def test_the_cache_is_found_by_name(write: Write) -> None:
