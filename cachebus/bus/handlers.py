@@ -6,6 +6,7 @@ There is no registry: the worker looks for `Handler` objects in modules. A handl
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
@@ -147,7 +148,7 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
     *event* is a msgspec Struct, a Pydantic model, or anything else msgspec can check; unknown fields are ignored,
     anything else that does not fit makes a dead letter at once. The function takes the event, and second, if it wants
     it, the `Event` it came in.
-    It may be plain, a generator, `async`, or an async generator. *timeout* binds asynchronous handlers only: a plain
+    It may be plain, a generator, `async`, or an async generator. *timeout* is for asynchronous handlers only: a plain
     function runs to its end in the event loop, so it must not wait for anything.
     `retries` more attempts follow a failure, after `backoff`, doubling up to `longest_backoff`.
     With `batch=100` the function takes a list of up to 100 events.
@@ -164,10 +165,10 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
 
     def decorate(function: Callable[P, R]) -> Handler[P, R]:
         what = f"handler of {channel!r}"
-        if retries < 0:
-            raise ConfigurationError(f"{what}: retries={retries} must be 0 or more")
-        if not 0 <= batch <= MOST_IN_A_BATCH:
-            raise ConfigurationError(f"{what}: batch={batch} must be 1 to {MOST_IN_A_BATCH}, or 0 for one at a time")
+        if not _is_within(retries, 0, math.inf):
+            raise ConfigurationError(f"{what}: retries={retries!r} must be a whole number, 0 or more")
+        if not _is_within(batch, 0, MOST_IN_A_BATCH):
+            raise ConfigurationError(f"{what}: batch={batch!r} must be 1 to {MOST_IN_A_BATCH}, or 0 for one at a time")
         if debounce is not None and batch:
             raise ConfigurationError(f"{what}: debounce= keeps the last event, batch= all of them; use one of the two")
         policy = HandlerPolicy(
@@ -176,7 +177,7 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
             milliseconds(longest_backoff, f"{what}: longest_backoff"),
             milliseconds(timeout, f"{what}: timeout"),
         )
-        return Handler(
+        handler = Handler(
             function,
             Pattern(channel),
             event,
@@ -186,6 +187,12 @@ def on(  # noqa: PLR0913 - the decorator line is the whole policy
             middleware=middleware,
             debounce=_debounce(what, debounce, at_most, by, event),
         )
+        if timeout != TIMEOUT and not handler.asynchronous:
+            raise ConfigurationError(
+                f"{what}: timeout={timeout!r} ends only what is asynchronous, and {handler.name} is plain; "
+                "write it as `async def`, or leave timeout= out"
+            )
+        return handler
 
     return decorate
 
@@ -212,6 +219,10 @@ class Routes:
             handlers = tuple(handler for handler in self.handlers if handler.pattern.matches(name))
             self._known[channel] = handlers
         return handlers
+
+
+def _is_within(number: object, least: int, most: float) -> bool:
+    return isinstance(number, int) and least <= number <= most
 
 
 def _debounce(

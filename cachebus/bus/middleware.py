@@ -30,8 +30,11 @@ def surround(
 ) -> Callable[[Any, Any], Any]:
     """Return *function* within *middleware*, the first one outermost; it takes the event and its envelope.
 
-    Raises: ConfigurationError when a plain middleware surrounds something asynchronous.
+    Raises: ConfigurationError when a plain middleware surrounds something asynchronous, or it is no list of functions.
     """
+    given: object = middleware
+    if not isinstance(given, Sequence) or not all(map(callable, given)):
+        raise ConfigurationError(f"handler {name!r}: middleware={given!r} must be a list of functions: [traced]")
     asynchronous = inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
     def innermost(event: Any, envelope: Any) -> Any:

@@ -74,7 +74,7 @@ class Calendar:
         self._trigger = _trigger(expression)
         try:
             self._zone = ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
             raise ConfigurationError(f"zone: there is no time zone {zone!r}; write it like Europe/Berlin") from None
         self._elapsed = any(field.startswith("*") for field in expression.split()[:2])
         self._known: tuple[int, int] | None = None

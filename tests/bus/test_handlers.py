@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import AsyncIterator
 from typing import Any
@@ -231,3 +232,22 @@ def test_a_refresh_names_a_view() -> None:
     """Not its name, nor what a call of it returned."""
     with pytest.raises(TypeError, match=r"Refresh: 'orders' is not a view; write Refresh\(view, \*arguments\)"):
         Refresh("orders", 7)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"retries": "x"}, "handler of 'c': retries='x' must be a whole number"),
+        ({"batch": "x"}, "handler of 'c': batch='x' must be 1 to 100"),
+        ({"middleware": 5}, "handle': middleware=5 must be a list of functions"),
+        ({"middleware": [5]}, "handle': middleware=[5] must be a list of functions"),
+        ({"timeout": "1s"}, "handler of 'c': timeout='1s' ends only what is asynchronous"),
+    ],
+)
+def test_an_option_of_the_wrong_kind(wrong: dict[str, Any], named: str) -> None:
+    """Refused where it is written, with what it belongs to; a timeout that could not end a plain function as well."""
+
+    def handle(event: dict[str, int]) -> None: ...
+
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        on("c", dict, **wrong)(handle)

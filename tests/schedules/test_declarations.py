@@ -83,6 +83,7 @@ def test_the_shortest_time_between_fire_times_counts() -> None:
         (lambda: every("10s")(_wants_more), "warm"),
         (lambda: cron("61 * * * *")(_nothing), "cron"),
         (lambda: cron("* * * * *", zone="Europe/Atlantis")(_nothing), "zone"),
+        (lambda: cron("* * * * *", zone=5)(_nothing), "zone"),  # type: ignore[arg-type]
         (lambda: cron(5)(_nothing), "cron"),  # type: ignore[arg-type]
         (lambda: daily("half past six")(_nothing), "daily"),
         (lambda: daily("25:00")(_nothing), "daily"),
