@@ -355,6 +355,9 @@ class PlainValues(ABC):
 
 def _said(key: str, born: str, freshness: Freshness) -> Miss:
     """Return the miss that `born=` stands for. A number this process has not seen counts as now, no clock as never."""
+    given: object = born
+    if not isinstance(given, str):
+        raise ConfigurationError(f"set {key!r}: born={given!r} is no clock; write born=await cache.clock()")
     said = parse_clock(born) or Born(0, "")
     born_then = said._replace(number=min(said.number, freshness.seen))
     return Miss(key, born_then, freshness.moment(), now_s(), here=False)

@@ -44,8 +44,9 @@ def glob_scope(pattern: str) -> str:
 
     A pattern without wildcards is that key. Otherwise the pattern is widened to its longest literal prefix that ends in
     ':': `shop:*` is exact, `user:*:orders` invalidates all of `user:`, `*:x` everything. Wide, never stale, O(1).
+    Raises: ConfigurationError for what is no text, or an empty or unprintable one.
     """
-    wildcard = _GLOB.search(pattern)
+    wildcard = _GLOB.search(_checked("pattern", pattern))
     if wildcard is None:
         return key_scope(pattern)
     return prefix_scope(pattern[: pattern.rfind(":", 0, wildcard.start()) + 1])

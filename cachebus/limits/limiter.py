@@ -163,7 +163,12 @@ class RateLimiter:
     def _request(self, key: str, limits: Mapping[str, Limit], cost: int) -> LimitRequest:
         if not limits:
             raise ConfigurationError("limits: there must be at least one")
-        counters = tuple(f"{self._counter(key, name)}:{limit.kind}" for name, limit in limits.items())
+        try:
+            counters = tuple(f"{self._counter(key, name)}:{limit.kind}" for name, limit in limits.items())
+        except AttributeError:
+            raise ConfigurationError(
+                f'limits: {limits!r} must have names and limits: {{"minute": Limit(60, "1m")}}'
+            ) from None
         return LimitRequest(counters, tuple(limits.values()), _checked_cost(cost))
 
 

@@ -322,3 +322,11 @@ async def test_an_argument_that_no_key_can_hold(memory: Cache, value: Any, why: 
         await load("a")
     with pytest.raises(TypeError, match=f"view 'v:{{name}}': parameter 'name': .*{why}"):
         await load(value)
+
+
+async def test_plain_values_name_what_cannot_be(memory: Cache) -> None:
+    """A pattern, a clock of the wrong kind."""
+    with pytest.raises(ConfigurationError, match="pattern: 5 must be text"):
+        await memory.invalidate(pattern=5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="set 'k': born=5 is no clock"):
+        await memory.set("k", 1, born=5)  # type: ignore[arg-type]

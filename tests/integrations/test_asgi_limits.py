@@ -29,6 +29,16 @@ async def hello(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"hello"})
 
 
+@pytest.mark.parametrize("rules", [5, [5]])
+async def test_rules_of_the_wrong_kind(client: Client, rules: Any) -> None:
+    """Said when the middleware is made; of a list of limits, when it is asked."""
+    with pytest.raises(ConfigurationError, match="must be a list of Rule"):
+        RateLimitMiddleware(hello, limiter=RateLimiter(client), rules=rules)
+    for limits in ([Limit(1, 60)], {"a": 5}):
+        with pytest.raises(ConfigurationError, match=r"limits: .* must have names and limits"):
+            await RateLimiter(client).check_all("k", limits)  # type: ignore[arg-type]
+
+
 def limited(client: Client, *rules: Rule, proxies: int = 0, **options: Any) -> RateLimitMiddleware:
     limiter = RateLimiter(client, **({"patience": "5s"} | options))
     return RateLimitMiddleware(hello, limiter=limiter, rules=rules, proxies=proxies)

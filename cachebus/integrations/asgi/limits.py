@@ -49,9 +49,13 @@ class RateLimitMiddleware:
     """
 
     def __init__(self, app: App, *, limiter: RateLimiter, rules: Iterable[Rule], proxies: int = 0) -> None:
+        given: object = rules
+        listed = tuple(given) if isinstance(given, Iterable) else (given,)
+        self._rules = tuple(rule for rule in listed if isinstance(rule, Rule))
+        if len(self._rules) < len(listed):
+            raise ConfigurationError(f"rules: {given!r} must be a list of Rule: [Rule(Limit(100, 60))]")
         self._app = app
         self._limiter = limiter
-        self._rules = tuple(rules)
         self._proxies = checked_proxies(proxies)
         names = [rule.limit.name for rule in self._rules]
         if len(set(names)) < len(names):
