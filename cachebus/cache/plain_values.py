@@ -260,7 +260,7 @@ class PlainValues(ABC):
         found = await self._find_many(reader, keys, type)
         missing = [key for key, value in found.items() if value is _MISSING]
         if missing:
-            loaded = await self._loaded(load, missing)
+            loaded = _by_key(await self._loaded(load, missing))
             calls = list(map(self._describing(ttl, names(tags), type), loaded))
             settled = [reader.loader.settle(call, loaded[call.key]) for call in calls]
             found.update((call.key, value) for call, (value, _) in zip(calls, settled, strict=True))
@@ -351,6 +351,13 @@ class PlainValues(ABC):
 
     @abstractmethod
     async def _send(self, scopes: tuple[str, ...]) -> Clock: ...
+
+
+def _by_key(loaded: Mapping[str, T]) -> Mapping[str, T]:
+    answer: object = loaded
+    if not isinstance(answer, Mapping):
+        raise ConfigurationError(f"get_or_load_many: load returned {answer!r:.60}, not values by key")
+    return loaded
 
 
 def _said(key: str, born: str, freshness: Freshness) -> Miss:

@@ -135,6 +135,9 @@ def encode_fields(data: Mapping[str, Any], remove: str | Iterable[str] = ()) -> 
 
     Raises: ConfigurationError for a reserved or unusable name, too many fields, or a value that is not JSON.
     """
+    given: object = data
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f'data: a {type(given).__name__} has no names; write {{"theme": "dark"}}')
     pairs: list[bytes] = []
     for name, value in data.items():
         word = _field_name(name)
@@ -159,7 +162,10 @@ def _field_name(name: str) -> bytes:
 
 def encode_place(ip: str | None, user_agent: str | None) -> list[bytes]:
     """Return the two lines of a record that say where its user was; `''` for what is not known."""
-    return [msgspec.json.encode(_cut(word)) if word else b"" for word in (ip, user_agent)]
+    try:
+        return [msgspec.json.encode(_cut(word)) if word else b"" for word in (ip, user_agent)]
+    except TypeError:
+        raise ConfigurationError(f"ip, user_agent: {ip!r}, {user_agent!r} must be text, or None") from None
 
 
 def decode_session(

@@ -330,3 +330,9 @@ async def test_plain_values_name_what_cannot_be(memory: Cache) -> None:
         await memory.invalidate(pattern=5)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="set 'k': born=5 is no clock"):
         await memory.set("k", 1, born=5)  # type: ignore[arg-type]
+
+    async def nothing(_keys: list[str]) -> Any:
+        return None
+
+    with pytest.raises(ConfigurationError, match="load returned None, not values by key"):
+        await memory.get_or_load_many(["k"], nothing)

@@ -245,6 +245,10 @@ async def test_only_json_is_stored(client: Client, store: SessionStore) -> None:
         await store.create(7, {"handler": object()})
     with pytest.raises(ConfigurationError, match="is not a name"):
         await store.create(7, {1: "a"})  # type: ignore[dict-item]
+    with pytest.raises(ConfigurationError, match="data: a list has no names"):
+        await store.create(7, [1])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="ip, user_agent: 5, None must be text"):
+        await store.create(7, ip=5)  # type: ignore[arg-type]
     await store.create(7, {"a": [1, "b"]})
     (records,) = [key for key in await stored(client) if b":session:" in key]
     (record,) = await client.store.call("HVALS", records)
