@@ -40,6 +40,7 @@ from cachebus.gateway.topics import Rules
 from cachebus.integrations.asgi.address import client_address, network_of
 from cachebus.monitoring.sockets import MOST_TOLD, TOPICS_TOLD, OpenSocket, SocketsTold, tell_sockets
 from cachebus.process.attention import Attention
+from cachebus.process.chained_signals import ChainedSignals
 from cachebus.redis.client import Connector
 from cachebus.sessions.store import SessionStore
 from cachebus.tracing import Tracer, installed
@@ -65,7 +66,12 @@ class Gateway:
     *public_topics* may be followed by every user who is signed in; `user:<id>` by that user. *origins*: whose pages may
     connect, beside the gateway's own. *cookie* carries the session's id. May be made at import time, before the
     cache connects.
+
+    It drains when the process is asked to stop: servers wait for its streams before they end the lifespan.
     """
+
+    heeds_signals = True
+    """Whether SIGTERM and SIGINT begin the drain. False where somebody who hears of them calls `drain`."""
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class Gateway:
         self.recovery: Recovery
         self._tasks: list[asyncio.Task[None]] = []
         self._begun = asyncio.Event()
+        self._signals = ChainedSignals(self._asked_to_stop)
 
     async def __aenter__(self) -> Self:
         client = await self._connector.connection()
@@ -94,11 +101,15 @@ class Gateway:
             raise ConfigurationError("REDIS_ENABLED=false: there is no feed to pass on without Redis")
         self._client, self._feed = client, Feed(client)
         self.recovery = Recovery(self.hub, self._feed)
+        self.draining, self._begun = False, asyncio.Event()  # of this run: one before it may have drained
+        if self.heeds_signals:
+            self._signals.install()
         for work in (self.attention.run, self._follow, self._tick, self._look_at_sessions, self._tell_sockets):
             self._tasks.append(asyncio.create_task(work(), name=f"gateway {work.__name__}"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._signals.remove()
         await end(self._tasks)
         self._tasks.clear()
 
@@ -112,17 +123,23 @@ class Gateway:
         return network_of(client_address(dict(request.scope), self.seats.limits.proxies))
 
     async def begun(self) -> None:
-        """Return when the feed's place is known: who is let in before would miss what comes between."""
+        """Return when the feed's place is known, or the gateway drains: who is let in before would miss something."""
         await self._begun.wait()
 
     async def drain(self, seconds: float = DRAIN_S) -> None:
         """Let nobody in, and send everyone away with 1012, spread over *seconds*."""
         self.draining = True
+        self._begun.set()  # who still waits for an absent server goes away as well
         clients = list(self.hub.clients)
         random.shuffle(clients)
         for follower in clients:
             follower.close(Close.RESTART)
             await asyncio.sleep(seconds / len(clients))
+
+    def _asked_to_stop(self) -> None:
+        if not self.draining:
+            self.draining = True  # now: nobody comes in before the task runs
+            self._tasks.append(asyncio.create_task(self.drain(), name="gateway drain"))
 
     async def _follow(self) -> None:
         while True:

@@ -78,6 +78,7 @@ class GatewayServer(uvicorn.Server):
         super().__init__(config)
         self._gateway = gateway
         self._drain_s = drain_s
+        gateway.heeds_signals = False  # `shutdown` drains it
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from cachebus.errors import ServerError, SessionsUnavailable
-from cachebus.gateway.delivery.hub import Follower
+from cachebus.gateway.delivery.hub import Close, Follower
 from cachebus.gateway.gateway import Gateway
 from cachebus.gateway.protocol import MOST_TOPICS, EncodedMessage, Notice
 from cachebus.gateway.seats import NoSeat
@@ -115,6 +115,8 @@ class EventStream(Response):
             await body(f"retry: {retry_ms}\n\n")
             await gateway.begun()
             await gateway.recovery.attach(client, self._topics, self._after)
+            if gateway.draining:
+                client.close(Close.RESTART)
             await serve(client, pass_on, left())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(END_S):  # a client that takes nothing does not take the end either
