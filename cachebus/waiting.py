@@ -1,9 +1,14 @@
-"""Waits that end: a deadline that does not count this process's own lateness, and tasks that are ended for certain."""
+"""Waits that end: a deadline that does not count this process's own lateness, and tasks that are ended for certain.
+
+And what ends a wait from outside.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import threading
 from collections.abc import Iterable
 from typing import Any
 
@@ -44,3 +49,23 @@ async def end(tasks: Iterable[asyncio.Future[Any]], *, within_s: float = END_S) 
     if left:
         names = ", ".join(sorted(task.get_name() if isinstance(task, asyncio.Task) else repr(task) for task in left))
         log.warning("close: did not end within %g s and was left behind: %s", within_s, names)
+
+
+def pass_on(error: BaseException, *kinds: type[BaseException]) -> None:
+    """Raise *error*, just caught around code of the application, again where it is no failure of that code.
+
+    Such are those of *kinds*, a Ctrl-C that this process leaves to Python, which raises it in whatever runs at that
+    moment, and what is thrown into a coroutine that is closed. All else the code has raised itself, whatever its class.
+    """
+    if isinstance(error, kinds):
+        raise error
+    if isinstance(error, GeneratorExit) and (error.__traceback__ is None or error.__traceback__.tb_next is None):
+        raise error  # nobody raised it further in
+    # Who listens to SIGINT, as the worker and `asyncio.run` do, ends its task by other means.
+    is_left_to_python = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if isinstance(error, KeyboardInterrupt) and is_left_to_python and _is_main():
+        raise error
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

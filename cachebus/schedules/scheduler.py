@@ -27,6 +27,7 @@ from cachebus.redis.server import Server
 from cachebus.schedules.decorators import Job
 from cachebus.schedules.local_store import LocalJobs
 from cachebus.schedules.store import JobRun, Jobs, JobStatus
+from cachebus.waiting import pass_on
 
 __all__ = ["JobRun", "JobStatus", "Scheduler"]
 
@@ -272,9 +273,8 @@ class Scheduler(Drainable):
             async with asyncio.timeout(job.max_run_ms / 1000) as limit:
                 with caused_by("schedule", job.name):
                     await (job.function(warm=self._warm(run)) if job.wants_warm else job.function())
-        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
-            raise
         except BaseException as failed:  # noqa: BLE001 - whatever a job raises is its outcome, also `sys.exit`
+            pass_on(failed, asyncio.CancelledError)
             if limit.expired():
                 log.warning("%s was cancelled after max_run, %g s", job.name, job.max_run_ms / 1000)
                 return f"cancelled after {job.max_run_ms / 1000:g} s (max_run)"

@@ -94,7 +94,7 @@ async def deaf(event):
 
 @on("fatal", dict)
 def fatal(event):
-    raise KeyboardInterrupt
+    asyncio.get_running_loop().stop()
 """
 
 

@@ -240,10 +240,10 @@ async def test_an_unknown_job_cannot_be_run_or_paused(client: Client) -> None:
         await worker.pause("nothing")
 
 
-@pytest.mark.parametrize("error", [LookupError("no such symbol"), SystemExit("no such symbol")])
-async def test_a_job_that_fails_says_why_and_runs_again_next_time(client: Client, error: BaseException) -> None:
+@pytest.mark.parametrize("raised", [LookupError, SystemExit, KeyboardInterrupt, GeneratorExit])
+async def test_a_job_that_fails_says_why_and_runs_again_next_time(client: Client, raised: type[BaseException]) -> None:
     """Outcome and traceback are in the status; the next success clears them. `sys.exit` ends the job alone."""
-    times, errors = FireTimes(), [error]
+    times, errors = FireTimes(), [raised("no such symbol")]
 
     async def body() -> None:
         if errors:

@@ -36,6 +36,7 @@ from cachebus.bus.events import PAYLOAD_BYTES, Event, EventRecord, InvalidEvent
 from cachebus.bus.handlers import Debounce, Routes
 from cachebus.bus.letters import dead_letter, dead_letter_again
 from cachebus.bus.signatures import Signatures
+from cachebus.waiting import pass_on
 
 log = logging.getLogger("cachebus")
 
@@ -189,9 +190,8 @@ class Dispatcher:
                     plan.add(handler.run(event), handler.name, (record,))
                 self.stats.handled += 1
                 self.runs.add((record.position, handler.name, 1, began, time.monotonic(), 1, ""))
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # noqa: BLE001 - `sys.exit` in a handler ends it, not the worker
+                pass_on(error)
                 self._failed(HandlerRun(handler, record.event), plan, error, began)
             self._plain, began = (), time.monotonic()
         return rest or ()
@@ -222,8 +222,9 @@ class Dispatcher:
                 continue
             try:
                 groups.setdefault(handler, []).append((handler.decode(event.payload), event))
-            except InvalidEvent as invalid:
-                self._failed(run, plan, invalid)
+            except BaseException as error:  # noqa: BLE001 - its type may raise anything, too
+                pass_on(error)
+                self._failed(run, plan, error)
             if len(groups.get(handler, ())) >= handler.batch:
                 await self._run_group(handler, groups.pop(handler), plan)
 
@@ -232,8 +233,9 @@ class Dispatcher:
         handler, event, *_ = run
         try:
             group = debounce.group(handler.decode(event.payload), event)
-        except InvalidEvent as invalid:
-            self._failed(run, plan, invalid)
+        except BaseException as error:  # noqa: BLE001 - as in `_handle_rest`
+            pass_on(error)
+            self._failed(run, plan, error)
             return
         plan.debounce(window_name(handler, event, group), event.published_ms, debounce, retry_item(run))
         self.stats.debounced += 1
@@ -267,9 +269,8 @@ class Dispatcher:
         began = time.monotonic()
         try:
             plan.add(run.handler.run(*arguments_of(run)), run.handler.name, (run.event,))
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # noqa: BLE001 - as in `_handle`
+            pass_on(error)
             self._failed(run, plan, error, began)
             return False
         finally:
@@ -310,9 +311,8 @@ class Dispatcher:
             else:
                 answer = handler.run(*arguments)
             plan.add(answer, handler.name, envelopes)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            raise
         except BaseException as raised:  # noqa: BLE001 - as in `_handle`
+            pass_on(raised, *([asyncio.CancelledError] if handler.asynchronous else []))  # this task's; see `answer`
             if len(members) == 1:
                 self._failed(HandlerRun(handler, envelopes[0]), plan, raised, began)
                 return

@@ -15,6 +15,7 @@ from cachebus.bus.handlers import Handler
 from cachebus.bus.letters import REASON_CHARACTERS, RetryItem
 from cachebus.bus.signatures import Signatures
 from cachebus.freshness.cause import caused_by
+from cachebus.waiting import pass_on
 
 log = logging.getLogger("cachebus")
 
@@ -94,12 +95,13 @@ class Started:
 
 
 async def _contained(work: Coroutine[Any, Any, Answer]) -> Answer:
-    """Return what *work* answers. Raises: what it raises; RuntimeError for `sys.exit`, which would stop the loop."""
+    """Return what *work* answers. Raises: what it raises; RuntimeError for `sys.exit` and its like."""
     try:
         return await work
-    except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+    except (Exception, asyncio.CancelledError):
         raise
     except BaseException as error:
+        pass_on(error)
         raise RuntimeError(f"{type(error).__name__}: {message_of(error)}") from error
 
 
