@@ -33,13 +33,14 @@ _ALPHABETS: dict[type, Signs] = {
 def refuse_shared_keys(view: View[Any, Any], others: dict[str, View[Any, Any]]) -> None:
     """Raise ConfigurationError where one of *others* may have a key of *view*; one declared again makes room for it."""
     for name, other in list(others.items()):
-        if other.origin == view.origin and not getattr(view.function, "__closure__", None):
-            del others[name]  # its module was loaded again, or the cell of its notebook run again
-        elif may_clash(view.binding, other.binding):
+        if not may_clash(view.binding, other.binding):
+            continue
+        if other.origin != view.origin or getattr(view.function, "__closure__", None):
             raise ConfigurationError(
                 f"view {view.name!r}: {view.origin} would share its values with {other.origin}, whose key is "
                 f"{other.name!r}; give it another key, such as '{view.__name__}:' and its parameters"
             )
+        del others[name]  # its module was loaded again, or the cell of its notebook run again
 
 
 def may_clash(one: Binding, other: Binding) -> bool:

@@ -68,6 +68,18 @@ def test_two_that_cannot(one: tuple[str, dict[str, Any]], other: tuple[str, dict
     assert len(cache.views) == 2
 
 
+def test_one_function_under_several_keys() -> None:
+    """A loop, or a factory, declares what it likes."""
+    cache = Cache.memory()
+    for name in ("a", "b"):
+
+        @cache.view(f"{name}:{{n}}")
+        async def one_of_many(n: int) -> int:
+            return n
+
+    assert list(cache.views) == ["a:{n}", "b:{n}"]
+
+
 async def test_a_module_that_is_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a notebook or a REPL does it: the view is the one that was written last, also under another template."""
     (tmp_path / "shared_cache.py").write_text("from cachebus import Cache\ncache = Cache.memory()\n")

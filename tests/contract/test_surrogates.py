@@ -68,5 +68,5 @@ async def test_a_view_refuses_one_in_its_key(cache: Cache) -> None:
     async def profile(name: str) -> str:
         return name
 
-    with pytest.raises(TypeError, match=r"^'user\\ud83d' cannot be part of a key: it holds a lone surrogate"):
+    with pytest.raises(TypeError, match=r"parameter 'name': 'user\\ud83d' cannot be part of a key: .* lone surrogate"):
         await profile(BAD)
