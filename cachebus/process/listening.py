@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 
 from cachebus.errors import CannotStart
 
 LOOPBACK = "127.0.0.1"
+NOT_HERE = (errno.EADDRNOTAVAIL, socket.EAI_NONAME, socket.EAI_AGAIN, socket.EAI_FAIL)
+"""Errors of an address that is not this machine's, or of a name that is no address."""
 
 
 def listen(host: str | None, port: int, fd: int | None = None) -> socket.socket:
@@ -30,4 +33,6 @@ def refuse_taken(host: str | None, port: int, fd: int | None = None) -> None:
     except OSError as refused:
         if fd is not None:
             raise CannotStart([f"LISTEN_FD: {fd} is no open socket: {refused.strerror}; leave it unset"]) from None
+        if refused.errno in NOT_HERE:
+            raise CannotStart([f"HOST: {host!r} is no address of this machine: {refused.strerror}"]) from None
         raise CannotStart([f"PORT: {port} cannot be opened: {refused.strerror}; choose another port"]) from None

@@ -46,6 +46,8 @@ class Cluster(Server):
         self._owners: dict[int, Place] = {}
         self._nodes: dict[Place, Node] = {}
         self._looking: asyncio.Task[None] | None = None
+        self._outage_logged = False
+        """Whether it was said that no node knows who owns what; once some do, each speaks for itself."""
         self._sending: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -216,18 +218,27 @@ class Cluster(Server):
 
     async def _look(self) -> None:
         """Ask one node after the other for the slot map; the first answer counts."""
+        why: ServerError = Unavailable("no node is named")
         for place in dict.fromkeys((*self._nodes, *self.address.hosts)):
             try:
                 shards = await self._slots_of(place)
             except ServerError as refused:
                 log.debug("%s knows no slots: %s", place, refused)
+                why = refused
                 continue
             before = self._owners.get(key_slot(self._home))
             self._owners = {slot: owner for first, last, owner in shards for slot in range(first, last + 1)}
             now = self._owners.get(key_slot(self._home))
             if before not in (None, now) and now is not None and now in self._nodes:
                 await self._nodes.pop(now).close()  # a new connection vouches for the ledger it now holds
+            if self._outage_logged:
+                self._outage_logged = False
+                log.warning("redis available again: %s", self.address)
             return
+        if not self._owners and not self._outage_logged:
+            self._outage_logged = True
+            hint = "; this server is no cluster: write redis:// in place of redis+cluster://" if _is_alone(why) else ""
+            log.warning("redis unavailable: %s: %s%s", self.address, why, hint)
 
     async def _slots_of(self, place: Place) -> list[tuple[int, int, Place]]:
         connection = await self.address.connect(place)
@@ -253,3 +264,7 @@ class Cluster(Server):
     async def _look_once(self) -> None:
         await asyncio.sleep(REFRESH_S)
         await self._look()
+
+
+def _is_alone(refused: ServerError) -> bool:
+    return "cluster support disabled" in str(refused)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 
 from cachebus import Cache, CacheSettings
+from cachebus.errors import Unavailable
 from cachebus.redis.cluster import Cluster
 from cachebus.redis.keyspace import key_slot
-from cachebus.testing.server import PrivateCluster
+from cachebus.testing.server import PrivateCluster, PrivateServer
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -50,3 +53,42 @@ async def test_reads_follow_slots_that_have_moved(cluster: PrivateCluster, names
             server._owners = dict(wrong)
             assert [await view(n) for n in range(30)] == list(range(30))
     assert loads == 30
+
+
+async def test_a_server_that_is_no_cluster_is_said_once(
+    server: PrivateServer, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As any outage, and with what to write."""
+    settings = CacheSettings(url=f"redis+cluster://127.0.0.1:{server.port}", namespace=namespace)
+    async with Cache(settings=settings) as cache:
+        for _ in range(2):
+            await cache.client.store._look()  # type: ignore[attr-defined] # it is a cluster's
+        assert await cache.get_or_load("any", loaded) == 1
+    said = [record.getMessage() for record in caplog.records if "redis unavailable" in record.getMessage()]
+    assert len(said) == 1
+    assert "this server is no cluster: write redis:// in place of redis+cluster://" in said[0]
+
+
+async def test_a_cluster_that_is_away_and_comes_is_said_once(
+    namespace: str, cluster: PrivateCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody answers at first; once somebody does, that is said too."""
+    settings = CacheSettings(url=cluster.url, namespace=namespace)
+    with monkeypatch.context() as away:
+        away.setattr(Cluster, "_slots_of", refusing)
+        cache = Cache(settings=settings)
+        assert await cache.get_or_load("any", loaded) == 1
+    await until(lambda: cache.stats().up, "the cluster")
+    await cache.close()
+    said = [record.getMessage() for record in caplog.records if record.getMessage().startswith("redis ")]
+    assert [line.partition(":")[0] for line in said] == ["redis unavailable", "redis available again"]
+
+
+async def loaded() -> int:
+    """Load what is wanted."""
+    return 1
+
+
+async def refusing(*_: object) -> NoReturn:
+    """Answer as nobody does."""
+    raise Unavailable("Connection refused")

@@ -6,7 +6,9 @@ import socket
 
 import pytest
 
+from cachebus.errors import CannotStart
 from cachebus.process import listening
+from cachebus.redis.embedded.loopback import free_port
 from tests.support.lacking import lacking
 
 
@@ -44,3 +46,10 @@ def test_no_host_means_both_families(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_server", on_loopback)
     listening.listen(None, 8080).close()
     assert asked == [{"address": ("", 8080), "family": socket.AF_INET6, "dualstack_ipv6": True}]
+
+
+@pytest.mark.parametrize("host", ["nowhere.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_here_is_named(host: str) -> None:
+    """No other port would help."""
+    with pytest.raises(CannotStart, match=f"HOST: '{host}' is no address of this machine"):
+        listening.refuse_taken(host, free_port())
