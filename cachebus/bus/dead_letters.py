@@ -152,12 +152,12 @@ class ServerLetters:
         """See `DeadLetters.list`."""
         start = "-" if after is None else f"({after}"
         lines = await self._client.store.call("XRANGE", self._name, start, "+", "COUNT", count, timeout_s=TIMEOUT_S)
-        return [_letter(line) for line in lines]
+        return [_letter(line) for line in lines or ()]  # none of none is nil
 
     async def newest(self, count: int = 50) -> Sequence[Letter]:
         """See `DeadLetters.newest`."""
         lines = await self._client.store.call("XREVRANGE", self._name, "+", "-", "COUNT", count, timeout_s=TIMEOUT_S)
-        return [_letter(line) for line in lines]
+        return [_letter(line) for line in lines or ()]  # none of none is nil
 
     async def show(self, letter_id: str) -> Letter | None:
         """See `DeadLetters.show`."""

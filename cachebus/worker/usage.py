@@ -141,6 +141,12 @@ def _count(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to {MOST:,}")
 
 
+def _entries(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+
+
 def _processes(commands: Subparsers[Parser]) -> None:
     _application(commands.add_parser("worker", help="run the worker until SIGTERM or Ctrl-C"))
     commands.add_parser("gateway", help="run the gateway, which passes broadcasts on to browsers")
@@ -215,7 +221,7 @@ def _advice(commands: Subparsers[Parser]) -> None:
     replay.add_argument("recording", metavar="RECORDING", help="a file that analyze --keep wrote")
     ttl = "such as 'orders:{customer}:total=10m'; may be repeated"
     replay.add_argument("--ttl", action="append", default=[], metavar="VIEW=TTL", help=ttl)
-    replay.add_argument("--memory", type=_count, metavar="N", help="CACHE_MAX_MEMORY_ENTRIES")
+    replay.add_argument("--memory", type=_entries, metavar="N", help="CACHE_MAX_MEMORY_ENTRIES")
     replay.add_argument("--predict", action="store_true", help="load ahead what the same user is likely to read next")
     _json(replay)
 

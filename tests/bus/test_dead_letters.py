@@ -129,6 +129,7 @@ async def test_ids_of_letters_that_were_trimmed_are_not_kept(client: Client, unt
     await add(client, "numbers", number(1))
     async with running(Consumer(client, [sick])):
         (kept,) = await until(lambda: has_letters(letters, 1))
+        assert [await letters.newest(0), await letters.list(0)] == [[], []]  # who asks for none gets none
         ids = client.names.bus("deadletter-ids")
         await client.store.call("HSET", ids, "1-1", "2-1", "1-2", "2-2")
         assert await letters.replay([kept.letter_id]) == 1

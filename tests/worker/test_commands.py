@@ -70,6 +70,8 @@ MISTAKES = [
     (["views", "--window", "1d"], "--window: '1d' is not one of 10m, 1h, 24h"),
     (["completion", "tcsh"], "SHELL: 'tcsh' is not one of bash, zsh, fish"),
     (["tail", "--last", "x"], "--last: 'x' is not a whole number from 0 to 10,000"),
+    (["replay", "traffic.rec", "--memory", "-1"], "--memory: '-1' is not a whole number of 0 or more"),
+    (["replay", "nowhere.rec", "--memory", "50000"], "nowhere.rec"),
     (["top", "--last", "-3"], "--last: '-3' is not a whole number"),
     (["letters", "list", "--last"], "--last: its value is missing"),
     (["dev", "--port", "web"], "--port: 'web' is not a whole number"),
