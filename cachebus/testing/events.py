@@ -25,6 +25,14 @@ class PublishedEvent(NamedTuple):
     data: Any
 
 
+class FailedRun(NamedTuple):
+    """A handler that failed on an event, and is to run on it again."""
+
+    handler: str
+    channel: str
+    data: Any
+
+
 class SentBroadcast(NamedTuple):
     """A broadcast as gateways send it."""
 
@@ -59,6 +67,13 @@ class PublishedEvents:
         bus = self._bus()
         messages = [msgspec.json.decode(message) for _, _, message in bus.feed] if bus is not None else []
         return [SentBroadcast(message["topic"], message["type"], message["data"]) for message in messages]
+
+    @property
+    def retries(self) -> list[FailedRun]:
+        """Handlers that failed on an event, and have attempts left: as long as there is one, not all is done."""
+        bus = self._bus()
+        items = [item for _, _, item in bus.retries.values()] if bus is not None else []
+        return [FailedRun(item.handler, *_decoded((item.channel, item.payload))) for item in items]
 
     @property
     def dead_letters(self) -> list[Letter]:

@@ -34,6 +34,11 @@ def order_placed(order: Order):
     yield Publish("orders:counted", {"user_id": order.user_id})
 
 
+@on("orders:failing", Order)
+def failing(order: Order):
+    raise RuntimeError("out of order")
+
+
 @cache.view("orders:{user_id}", ttl="5m", tags=["orders"])
 async def order_count(user_id: int) -> int:
     return orders[user_id]
@@ -53,7 +58,7 @@ pythonpath = .
 CONFTEST = 'pytest_plugins = ["cachebus.testing.plugin"]\n'
 CACHED = """
 import pytest
-from shop import Order, bus, cache, locks, order_count, order_placed, orders
+from shop import Order, bus, cache, failing, locks, order_count, order_placed, orders
 
 
 @pytest.mark.parametrize("once_more", [1, 2])
@@ -81,6 +86,10 @@ async def test_events_are_recorded_and_handled_when_the_test_says_so(cachebus_ca
     assert cachebus_events.published[1:] == [("orders:counted", {"user_id": 7})]
     await bus.publish("orders:placed", {"user_id": "seven"})
     await cachebus_events.handle(order_placed)
+    assert len(cachebus_events.dead_letters) == 1
+    await bus.publish("orders:failing", {"user_id": 8})
+    await cachebus_events.handle(failing)
+    assert cachebus_events.retries == [("shop.failing", "orders:failing", {"user_id": 8})]
     assert len(cachebus_events.dead_letters) == 1
     assert "user_id" in cachebus_events.dead_letters[0].reason
 
