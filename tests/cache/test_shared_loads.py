@@ -14,69 +14,58 @@ from tests.conftest import Connect
 from tests.support.waiting import caught_up, until
 
 
-async def test_fifty_callers_of_a_cold_key_cause_one_load(cache: Cache) -> None:
-    """Single flight: one call of the loader, one answer for all."""
-    loads = 0
-    gate = asyncio.Event()
+class Slow:
+    """A loader that is counted, and waits until its gate is opened."""
 
-    @cache.view("cold:{n}", ttl="1m")
-    async def cold(n: int) -> int:
-        nonlocal loads
-        loads += 1
-        await gate.wait()
+    def __init__(self) -> None:
+        self.loads = 0
+        self.gate = asyncio.Event()
+
+    async def load(self, n: int) -> int:
+        """Return the argument."""
+        self.loads += 1
+        await self.gate.wait()
         return n
 
-    callers = [asyncio.create_task(cold(1)) for _ in range(50)]
-    await until(lambda: loads, "the load")
-    gate.set()
+
+async def test_fifty_callers_of_a_cold_key_cause_one_load(cache: Cache) -> None:
+    """Single flight: one call of the loader, one answer for all."""
+    slow = Slow()
+    view = cache.view("cold:{n}", ttl="1m")(slow.load)
+
+    callers = [asyncio.create_task(view(1)) for _ in range(50)]
+    await until(lambda: slow.loads, "the load")
+    slow.gate.set()
     assert await asyncio.gather(*callers) == [1] * 50
-    assert loads == 1
+    assert slow.loads == 1
 
 
 async def test_two_processes_load_a_cold_key_once(connect: Connect) -> None:
     """The lease picks one; the other is woken by the fill."""
-    loads = 0
-    gate = asyncio.Event()
+    slow = Slow()
     caches = [await connect() for _ in range(4)]
-    for cache in caches:
+    views = [cache.view("shared:{n}", ttl="1m")(slow.load) for cache in caches]
 
-        @cache.view("shared:{n}", ttl="1m")
-        async def shared(n: int) -> int:
-            nonlocal loads
-            loads += 1
-            await gate.wait()
-            return n
-
-    callers = [asyncio.create_task(cache.views["shared:{n}"](1)) for cache in caches for _ in range(10)]
+    callers = [asyncio.create_task(view(1)) for view in views for _ in range(10)]
     await until(lambda: sum(cache.stats().totals.waits for cache in caches) >= 3, "three waiting processes")
-    gate.set()
+    slow.gate.set()
     assert await asyncio.gather(*callers) == [1] * 40
-    assert loads == 1
+    assert slow.loads == 1
 
 
 async def test_callers_who_looked_in_different_ways_share_one_load(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One only looked, one asked with a lease: neither gives back what the other loads with, so no process joins in."""
-    loads = 0
-    gate = asyncio.Event()
+    slow = Slow()
     one, two = await connect(), await connect()
-    for cache in (one, two):
-
-        @cache.view("mixed:{n}", ttl="1m", tags=["mixed"])
-        async def mixed(n: int) -> int:
-            nonlocal loads
-            loads += 1
-            await gate.wait()
-            return n
-
-    here, there = one.views["mixed:{n}"], two.views["mixed:{n}"]
-    gate.set()
+    here, there = [cache.view("mixed:{n}", ttl="1m", tags=["mixed"])(slow.load) for cache in (one, two)]
+    slow.gate.set()
     await there(1)
     assert await here(1) == 1  # found in Redis: this process will only look the next time
     await caught_up(one, await two.invalidate(tags=["mixed"]))
-    gate.clear()
-    loads = 0
+    slow.gate.clear()
+    slow.loads = 0
 
     assert one.reader is not None
     server, flights = one.reader._lookup.entries._server, one.reader._flights  # type: ignore[union-attr] # it has a server
@@ -92,33 +81,26 @@ async def test_callers_who_looked_in_different_ways_share_one_load(
     looked = asyncio.create_task(here(1))
     await until(lambda: flights._by_entry, "the flight of the one who looked")
     late[0]()
-    await until(lambda: loads, "the load")
+    await until(lambda: slow.loads, "the load")
     elsewhere = asyncio.create_task(there(1))
-    await until(lambda: two.stats().totals.waits or loads > 1, "the other process")
-    gate.set()
+    await until(lambda: two.stats().totals.waits or slow.loads > 1, "the other process")
+    slow.gate.set()
     assert await asyncio.gather(looked, asked, elsewhere) == [1, 1, 1]
-    assert loads == 1
+    assert slow.loads == 1
 
 
 async def test_cancelling_some_waiters_cancels_nobody_else(cache: Cache) -> None:
     """One load, and an answer for everyone who stayed."""
-    loads = 0
-    gate = asyncio.Event()
+    slow = Slow()
+    view = cache.view("cancel:{n}", ttl="1m")(slow.load)
 
-    @cache.view("cancel:{n}", ttl="1m")
-    async def slow(n: int) -> int:
-        nonlocal loads
-        loads += 1
-        await gate.wait()
-        return n
-
-    callers = [asyncio.create_task(slow(1)) for _ in range(10)]
-    await until(lambda: loads, "the load")
+    callers = [asyncio.create_task(view(1)) for _ in range(10)]
+    await until(lambda: slow.loads, "the load")
     for caller in callers[:5]:  # the first of them set the load off
         caller.cancel()
-    gate.set()
+    slow.gate.set()
     assert await asyncio.gather(*callers[5:]) == [1] * 5
-    assert loads == 1
+    assert slow.loads == 1
 
 
 async def test_a_failing_loader_is_called_once_and_all_get_its_exception(cache: Cache) -> None:
