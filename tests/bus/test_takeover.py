@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -259,6 +260,32 @@ async def test_a_standby_takes_over_when_the_lease_has_run_out(client: Client, u
         await add(client, "numbers", number(1))
         await until(lambda: standby.stats.events == 1)
     assert await data(client) == [1]
+
+
+async def test_a_standby_needs_no_thread_to_take_over(
+    client: Client, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its threads run before it holds anything: where memory is short, starting one fails, or hangs for good."""
+    owner, standby = Consumer(client, [echo], worker="owner"), Consumer(client, [echo], worker="standby")
+    async with running(owner):
+        await until(lambda: owner.active)
+        waiting = asyncio.create_task(standby.run())
+        await until(lambda: len([thread for thread in threading.enumerate() if "shard 0" in thread.name]) == 2)
+        monkeypatch.setattr(threading.Thread, "start", out_of_threads)
+        await owner.drain()
+    try:
+        await add(client, "numbers", number(1))
+        await until(lambda: standby.stats.events == 1 or waiting.done())
+        assert not waiting.done(), waiting.exception()
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert await data(client) == [1]
+
+
+def out_of_threads(thread: threading.Thread) -> None:
+    """As CPython answers where the system gives it none."""
+    raise RuntimeError("can't start new thread")
 
 
 async def test_a_consumer_that_stumbled_does_not_wait_for_itself(

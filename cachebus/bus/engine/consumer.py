@@ -184,18 +184,18 @@ class Consumer(Drainable):
 
     async def _work(self, stop: asyncio.Future[None]) -> None:
         """Hold the shard and handle its events, or wait for it. Drained, commit what is under way and release it."""
-        while not stop.done():
-            try:
-                await self._permitted()
-                if await self._shard.take(stop):
-                    with Watchdog(self._limit_s, self._blame):
+        with Watchdog(self._limit_s, self._blame), self._shard.guarded():  # their threads start before it is held
+            while not stop.done():
+                try:
+                    await self._permitted()
+                    if await self._shard.take(stop):
                         await self._consume(stop)
-            except ShardLost as lost:
-                self.stats.lost += 1
-                log.warning("%s", lost)
-            except ServerError as fault:
-                self._fault(fault)
-                await asyncio.wait([stop], timeout=PAUSE_S)
+                except ShardLost as lost:
+                    self.stats.lost += 1
+                    log.warning("%s", lost)
+                except ServerError as fault:
+                    self._fault(fault)
+                    await asyncio.wait([stop], timeout=PAUSE_S)
 
     async def _close(self) -> None:
         await self._shard.release()

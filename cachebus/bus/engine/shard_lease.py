@@ -9,7 +9,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from cachebus.errors import CacheBusError, ServerError
 from cachebus.redis.client import Client
@@ -33,8 +33,8 @@ class ShardLost(CacheBusError):
 class Shard:
     """One shard of the events as one consumer sees it: taken, renewed, given back. Every decision is the server's.
 
-    While it is held, a task renews the lease, and a thread does when the event loop is blocked: a handler that
-    computes for ten seconds keeps its shard.
+    While it is held, a task renews the lease, and the thread of `guarded` does when the event loop is blocked: a
+    handler that computes for ten seconds keeps its shard.
     """
 
     def __init__(
@@ -85,7 +85,6 @@ class Shard:
         self._renewed_at = 0.0
         self._renewal: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
-        self._released = threading.Event()
 
     @property
     def held(self) -> bool:
@@ -113,26 +112,33 @@ class Shard:
         self.renewed()
         self._end_tasks()
         self.expect()
-        self._released.set()
-        self._released = threading.Event()
         self._open = self._client.store.opener(self.lease)
         self._renewal = asyncio.create_task(self._renew(token), name=f"cachebus shard {self.number}")
         self._listening = asyncio.create_task(self._listen(), name=f"cachebus shard {self.number} wakes")
-        guard = threading.Thread(target=self._guard, args=(token, self._released), daemon=True)
-        guard.name = f"cachebus shard {self.number}"
-        guard.start()
         return True
+
+    @contextlib.contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Renew from a thread of its own, while the block lasts, whatever is held and the loop does not get to.
+
+        Entered before anything is held: where memory is short, starting a thread can fail, or hang for good
+        (`Thread.start` waits for a thread that died before it said that it runs).
+        """
+        over = threading.Event()
+        threading.Thread(target=self._guard, args=(over,), name=f"cachebus shard {self.number}", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
 
     def lost(self) -> ShardLost:
         """Note that the shard is not ours any more; returns the error that says so."""
         self.token = ""
-        self._released.set()
         return ShardLost(f"shard {self.number} is not held any more")
 
     async def release(self) -> None:
         """Give the shard back, if it is still held. Never raises for an absent server: the lease ends by itself."""
         token, self.token = self.token, ""
-        self._released.set()
         self._end_tasks()
         if token:
             with contextlib.suppress(ServerError):
@@ -208,7 +214,7 @@ class Shard:
             else:
                 try:
                     await self._renew_once(token)
-                except ServerError:
+                except (ServerError, MemoryError):
                     self._refused_at = time.monotonic()
                     await asyncio.sleep(pause_s / 4)
 
@@ -231,15 +237,17 @@ class Shard:
     def _renewing(self, token: str) -> tuple[str, int, str, int]:
         return token, self.lease_ms, self._worker, self.number
 
-    def _guard(self, token: str, released: threading.Event) -> None:
-        """Renew from a thread of its own while the loop does not get to it."""
+    def _guard(self, over: threading.Event) -> None:
+        """Renew what is held while the loop does not get to it. What befalls one look leaves the next to be done."""
         retry_s = self.lease_ms * RENEW_AT / 2000  # the loop itself tries again after half of that
-        while not released.wait(self.lease_ms / 6000):
-            now = time.monotonic()
-            if now - self._renewed_at < self.lease_ms / 2000 or now - self._refused_at < retry_s:
-                continue  # the loop renews, or tries to: the server is unavailable
-            with contextlib.suppress(ServerError, OSError, RuntimeError):
-                if asyncio.run(self._run_apart("bus/engine/renew_shard", self._keys(), self._renewing(token)))[0]:
+        while not over.is_set():
+            with contextlib.suppress(ServerError, OSError, RuntimeError, MemoryError):
+                over.wait(self.lease_ms / 6000)
+                token, now = self.token, time.monotonic()
+                if not token or now - self._renewed_at < self.lease_ms / 2000 or now - self._refused_at < retry_s:
+                    continue  # there is nothing to renew, or the loop does it, or tries to: the server is unavailable
+                renewing = self._run_apart("bus/engine/renew_shard", self._keys(), self._renewing(token))
+                if asyncio.run(renewing)[0] and token == self.token:
                     self.renewed()
 
     def mark_apart(self, name: str) -> None:

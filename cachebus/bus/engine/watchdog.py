@@ -7,6 +7,7 @@ that the platform starts instead finds the mark (`takeover.py`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -45,26 +46,32 @@ class Watchdog:
         """Ask the loop for a sign of life, again and again. Counts own turns: a process that was paused is not late."""
         turn_s = min(1.0, self._limit_s / 4)
         silent_s = 0.0
-        while not self._over.wait(turn_s):
-            silent_s += turn_s
-            if self._answered.is_set():
-                self._answered.clear()
-                silent_s = 0.0
-                try:
-                    loop.call_soon_threadsafe(self._answered.set)
-                except RuntimeError:  # closed
-                    return
-            elif silent_s >= self._limit_s:
-                self._end(loop, thread, silent_s)
+        while not self._over.is_set():
+            with contextlib.suppress(MemoryError):  # it watches on
+                self._over.wait(turn_s)
+                silent_s += turn_s
+                if self._answered.is_set():
+                    self._answered.clear()
+                    silent_s = 0.0
+                    try:
+                        loop.call_soon_threadsafe(self._answered.set)
+                    except RuntimeError:  # closed
+                        return
+                elif silent_s >= self._limit_s and not self._over.is_set():
+                    self._end(loop, thread, silent_s)
 
     def _end(self, loop: asyncio.AbstractEventLoop, thread: int, silent_s: float) -> None:
         """Say where the loop hangs, and end this process. Logging is not used: the loop may hang in it."""
-        frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         try:
-            whom = self._blame(asyncio.current_task(loop))
-        except Exception as failed:  # noqa: BLE001 - the process ends, whatever can be found out about it
-            whom = f"it is not known by whom ({failed!r})"
-        line = f"cachebus: the event loop is blocked for {silent_s:.0f} s: {whom}; this process ends with {EXIT_CODE}"
-        os.write(2, f"{line}\n{stack}{line}\n".encode(errors="replace"))
-        os._exit(EXIT_CODE)
+            frame = sys._current_frames().get(thread)  # noqa: SLF001 - the documented way to another thread's stack
+            stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+            try:
+                whom = self._blame(asyncio.current_task(loop))
+            except Exception as failed:  # noqa: BLE001 - the process ends, whatever can be found out about it
+                whom = f"it is not known by whom ({failed!r})"
+            line = (
+                f"cachebus: the event loop is blocked for {silent_s:.0f} s: {whom}; this process ends with {EXIT_CODE}"
+            )
+            os.write(2, f"{line}\n{stack}{line}\n".encode(errors="replace"))
+        finally:
+            os._exit(EXIT_CODE)
