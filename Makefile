@@ -47,7 +47,7 @@ docs: $(DEV) ## serve the documentation, and build it again when a page changes;
 site: $(DEV) ## build the documentation into build/versions/, this version beside those built before
 	$(BIN)/python .ci/site.py
 
-pages: $(DEV) ## write the reference pages that come from the code: API, metrics, keys, messages, promises, threats
+pages: $(DEV) ## write the reference pages that come from the code: API, metrics, keys, messages, promises, targets, threats
 	$(BIN)/python -m tests.docs
 
 forwarders: $(DEV) ## write the methods of cachebus.sync after a change of an asynchronous signature

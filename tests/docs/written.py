@@ -21,7 +21,9 @@ from cachebus import errors
 from cachebus.bus.feed import FeedRecord
 from cachebus.gateway.protocol import LARGEST_FRAME_BYTES, Hello, Subscribe, Unsubscribe
 from cachebus.integrations.metric_table import TABLE
+from tests.docs.chaos import chaos_page
 from tests.docs.promises import promises_page
+from tests.docs.targets.page import targets_page
 from tests.docs.threats import threats_page
 
 ROOT = Path(__file__).parents[2]
@@ -280,6 +282,8 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/keys.md": keys_page,
     "reference/messages.md": messages_page,
     "reference/promises.md": promises_page,
+    "reference/chaos.md": chaos_page,
+    "reference/targets.md": targets_page,
     "reference/threat-model.md": threats_page,
     "llms.txt": llms,
 }

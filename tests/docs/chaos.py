@@ -1,0 +1,177 @@
+"""What the harnesses of `python -m tests.chaos` did in their last long run, for docs/reference/chaos.md.
+
+Everything is read from `tests/chaos/run.json`, as `--json` keeps it: whoever replaces that file runs `make pages`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import msgspec
+
+from tests.chaos.__main__ import Result, listed
+from tests.chaos.harness import Harness
+from tests.chaos.rounds import HARNESSES
+from tests.support.topologies import TOPOLOGIES
+
+RESULTS = Path(__file__).parents[1] / "chaos/run.json"
+LONGEST = 160
+"""Characters of a finding: what was lost is a list of thousands of numbers, of which the first ones say enough."""
+
+EXPLAINED = {
+    ("bus", "one", 22, 29): "The harness was wrong: it judged the order of events that were retried because they were"
+    " refused memory. The run below is with that mended.",
+    ("resume", "one", 22, 299): "The harness was wrong: in its model a gateway that knew an empty feed missed a record"
+    " that was published, and flushed, while another one was asked. A gateway that waits in `XREAD` has it by then.",
+    ("credentials", "one", 22, 117): "The harness was wrong: it stopped waiting too early, and counted an event twice"
+    " whose handler had run twice.",
+}
+"""Harness, topology, seed and rounds of a result → what its findings were. Of that result alone: the same words in
+another run are another finding, and stay unexplained until somebody has looked."""
+
+INTRODUCTION = """
+What is promised is attacked by one tool: random faults under load, and checkers that trust nobody. This page is its
+last long run, whole: what was done, what was injected, what was wrong, what was not injected and why.
+"""
+ONESELF = """
+## How to run it
+
+```sh
+make programs                                                # Redis 7 and libfaketime, where they are to be used
+.venv/bin/python -m tests.chaos --minutes 10                 # each harness on one node
+.venv/bin/python -m tests.chaos --minutes 10 --only bus --topology cluster
+.venv/bin/python -m tests.chaos --minutes 5 --topology all --json run.json
+.venv/bin/python -m tests.chaos --break                      # with what holds the promise taken out: it must find it
+```
+
+It exits with 1 where something was wrong, or, with `--break`, where nothing was. `--seed` draws other moments. What the
+machine lacks is said and not injected. This page is written from `tests/chaos/run.json` by `make pages`.
+"""
+FAULTS = """
+## What befalls them
+
+Processes are killed, stopped, refused memory, and have wall clocks that are up to an hour wrong and jump (libfaketime).
+Servers are killed, refuse writes because `maxmemory` is reached, close connections, forget scripts, change their
+passwords, swallow what is sent. Harnesses that need no server, and `credentials`, have one place.
+
+- A server alone comes back with its append-only file. Where there is a replica it takes over, by Sentinel or the
+  cluster's own vote, after the primary was killed. Writes wait before that until the replica has what was acknowledged.
+  Only `freshness` is attacked with failovers that lose acknowledged writes, too: half of its failovers do.
+- `fleet` runs `cachebus worker` as it is, and judges at once: events, their scopes in the ledger, reads in every
+  application, and that an event became a dead letter only after two workers were lost that held its shard.
+- An event whose handler was refused memory is retried, or becomes a dead letter that the harness replays. Its order is
+  not judged.
+"""
+
+
+def results() -> list[Result]:
+    """Return what the last long run found."""
+    return msgspec.json.decode(RESULTS.read_bytes(), type=list[Result])
+
+
+def explained(result: Result) -> str:
+    """Return what the findings of a result were, if somebody has looked; else ''."""
+    return EXPLAINED.get((result.name, result.topology, result.seed, result.rounds), "")
+
+
+def open_findings(found: Iterable[Result]) -> int:
+    """Return how many findings are neither explained nor what `--break` was to find."""
+    return sum(len(result.wrong) for result in found if not result.without and not explained(result))
+
+
+def chaos_page() -> str:
+    """Return the page."""
+    by_harness: dict[str, list[Result]] = defaultdict(list)
+    for result in results():
+        by_harness[result.name].append(result)
+    shapes = (f"| `{name}` | {what} |" for name, what in TOPOLOGIES.items())
+    parts = [
+        "# What was attacked",
+        "<!-- Written by `make pages`. -->",
+        INTRODUCTION.strip(),
+        _sum(results()),
+        _table(
+            "| harness | minutes | rounds | faults | wrong |",
+            (_total(harness, by_harness[harness.name]) for harness in HARNESSES),
+        ),
+        ONESELF.strip(),
+        FAULTS.strip(),
+        _table("| topology | |", shapes),
+    ]
+    for harness in HARNESSES:
+        parts += _section(harness, by_harness[harness.name])
+    return "\n\n".join(parts) + "\n"
+
+
+def _sum(found: Sequence[Result]) -> str:
+    pairs = len({(each.name, each.topology) for each in found})
+    wrong, unexplained = sum(len(each.wrong) for each in found if not each.without), open_findings(found)
+    said = f"{wrong:,} findings, {unexplained:,} of them unexplained" if wrong else "nothing was wrong"
+    seeds = ", ".join(map(str, sorted({each.seed for each in found})))
+    return (
+        f"**{_minutes(found)} minutes, {sum(each.rounds for each in found):,} rounds, {_faults(found):,} faults, on"
+        f" {pairs} pairs of harness and topology (seed {seeds}): {said}.** A finding is what a checker, or a round that"
+        " did not end as it should, had to say; each is named below."
+    )
+
+
+def _total(harness: Harness, found: Sequence[Result]) -> str:
+    if not any(each.rounds for each in found):
+        return f"| [{harness.name}](#{harness.name})| | | | not in this run |"
+    wrong, unexplained = sum(len(each.wrong) for each in found if not each.without), open_findings(found)
+    said = f"**{wrong:,}**" if unexplained else f"{wrong:,}, explained" if wrong else "0"
+    done = f"{_minutes(found)} | {sum(each.rounds for each in found):,} | {_faults(found):,}"
+    return f"| [{harness.name}](#{harness.name}) | {done} | {said} |"
+
+
+def _section(harness: Harness, found: Sequence[Result]) -> Iterator[str]:
+    yield f"## {harness.name}"
+    yield f"**{harness.promise}** `--break` takes out {harness.without}."
+    if found:
+        yield _table("| on | rounds | minutes | counted | faults injected | wrong |", map(_row, found))
+    if wrong := [line for result in found for line in _wrong(result)]:
+        yield "Wrong:\n\n" + "\n".join(wrong)
+    if lacking := [f"- on `{each.topology}`: {what}" for each in found for what in each.lacking]:
+        yield "Not injected, for want of:\n\n" + "\n".join(lacking)
+    ran = {each.topology for each in found if each.rounds}
+    if missing := [f"`{shape}`" for shape in harness.topologies if shape not in ran]:
+        yield f"Not in this run: {', '.join(missing)}."
+
+
+def _row(result: Result) -> str:
+    shape = f"`{result.topology}`" + (f", without {result.without}" if result.without else "")
+    done = f"{result.rounds:,} | {result.seconds / 60:.1f} | {listed(result.counts)} | {listed(result.faults)}"
+    return f"| {shape} | {done} | {len(result.wrong)} |"
+
+
+def _wrong(result: Result) -> Iterator[str]:
+    """Yield a line for each kind of finding: those that differ in numbers alone are one, with how often it was."""
+    kinds = Counter(re.sub(r"\d+", "0", finding)[:LONGEST] for finding in result.wrong)
+    for kind, times in kinds.items():
+        first = next(each for each in result.wrong if re.sub(r"\d+", "0", each)[:LONGEST] == kind)
+        text = " ".join(first.split())
+        text = f"{text[:LONGEST]} …" if len(text) > LONGEST else text
+        often = f"{times} ×, the first: " if times > 1 else ""
+        why = explained(result) or ("As it should be." if result.without else "**Unexplained.**")
+        yield f"- on `{result.topology}`, {result.rounds:,} rounds: {often}<code>{_plain(text)}</code> {why}"
+
+
+def _plain(text: str) -> str:
+    """Return text so that neither HTML nor Markdown finds a sign of its own in it."""
+    return re.sub(r"[\\`*_{}\[\]()#|!~:]", lambda sign: f"&#{ord(sign[0])};", escape(text))
+
+
+def _table(head: str, rows: Iterable[str]) -> str:
+    return "\n".join([head, re.sub(r"[^|]+", "---", head), *rows])
+
+
+def _minutes(found: Iterable[Result]) -> str:
+    return f"{sum(each.seconds for each in found) / 60:,.0f}"
+
+
+def _faults(found: Iterable[Result]) -> int:
+    return sum(sum(each.faults.values()) for each in found)
