@@ -38,28 +38,39 @@ _ERRORS: dict[str, type[ServerError]] = {
 }
 
 
+_REDIS_6_SCRIPT = re.compile(r"ERR Error running script .*?@user_script:\d+: (?:@user_script: \d+: -)?([A-Z]+) ")
+"""How Redis 6 wraps the error of a command in a script; later ones begin with its code."""
+_DENIED_IN_A_SCRIPT = ("ACL failure in script", "The user executing the script can't ")
+"""What there stands for NOPERM: of Redis 7.2 and Valkey, of Redis up to 7.0."""
+
+
 def named(flat: Sequence[bytes]) -> dict[str, bytes]:
     """Return names and values that came as one list: those of a hash, or of a record of a stream."""
     return {name.decode(errors="replace"): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def reply_error(message: str) -> ServerError:
-    """Return the error of this library that an error reply stands for."""
-    if "ACL failure in script" in message:  # in a script, Valkey answers so instead of NOPERM
+    """Return the error of this library that an error reply stands for, also of a command in a script."""
+    if any(said in message for said in _DENIED_IN_A_SCRIPT):
         return AccessDenied(message)
-    return _ERRORS.get(message.split(" ", 1)[0], CommandRefused)(message)
+    in_a_script = _REDIS_6_SCRIPT.match(message)
+    code = in_a_script[1] if in_a_script else message.split(" ", 1)[0]
+    return _ERRORS.get(code, CommandRefused)(message)
 
 
 def remedy(denied: AccessDenied) -> str:
     """Return what makes the server allow it: the access rule that is missing, or the right credentials."""
     said = str(denied)
-    if "NOPERM" not in said and "ACL failure" not in said:
+    if "NOPERM" not in said and not any(each in said for each in _DENIED_IN_A_SCRIPT):
         if "(credentials=" in said or "(REDIS_CREDENTIALS=" in said:
             return "correct what that function returns: (user, password, expires_at)"
         return "correct user and password in its URL: redis://user:password@host"
     user, command = re.search(r"User (\S+) has", said), re.search(r"'([^']+)' command", said)
     names = "&*" if "channel" in said else "~{<namespace>}:* ~<namespace>:*"
-    rule = names if command is None else f"+{command[1]}"
+    if command is None and "run this command" in said:  # a server that does not say which
+        rule = "+@all -@dangerous"
+    else:
+        rule = names if command is None else f"+{command[1]}"
     return f"add the rule that is missing: ACL SETUSER {user[1] if user else '<user>'} {rule}"
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from cachebus import Cache, CacheSettings
+from cachebus.errors import ServerOutOfMemory
+from cachebus.redis.client import Client
 from cachebus.testing import CacheConformance
 from tests.support import server_wheels
 from tests.support.lacking import program
@@ -34,6 +36,16 @@ def running(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.mark.parametrize("running", [*server_wheels.WHEELS, "debian"], indirect=True)
 class TestEveryServer(CacheConformance):
     """Each serves as any other."""
+
+    async def test_a_full_server_says_so_in_scripts_too(self, running: str) -> None:
+        """Each words it in its own way."""
+        async with Client(running) as client:
+            await client.store.call("CONFIG", "SET", "maxmemory", 1)
+            try:
+                with pytest.raises(ServerOutOfMemory):
+                    await client.store.call("EVAL", "return redis.call('SET', KEYS[1], 'x')", 1, "a", key="a")
+            finally:
+                await client.store.call("CONFIG", "SET", "maxmemory", 0)
 
     @pytest.fixture(autouse=True)
     def _deployment(self, running: str) -> None:

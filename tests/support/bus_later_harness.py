@@ -2,7 +2,9 @@
 
 Half of the import is published, half sent by plain `PUBLISH`; one bridge, of no worker, stays subscribed. The publisher
 does not pause longer than the handler's `debounce` says, so whatever befalls the workers, one broadcast is due. It is
-the newest event's. Some delayed events are due while the workers die, the others while there is none at all.
+the newest event's. (An event of the import that kills hit twice is taken for a poison, and stays a dead letter:
+replayed, it would rightly open a window of its own.) Some delayed events are due while the workers die, the others
+while there is none at all.
 
 `python -m tests.support.bus_later_harness [--kills 40] [--events 10000]` runs it at full size.
 """
@@ -77,7 +79,7 @@ class ImportHarness:
             async with running(bridge):
                 await until(lambda: bridge.listening)
                 for _ in range(2):
-                    await workers.start()
+                    await self._start()
                 killing = asyncio.create_task(self._kill())
                 await self._import(killing)
                 await killing
@@ -157,7 +159,8 @@ class ImportHarness:
 
     async def _done(self) -> bool:
         letters = DeadLetters(self._client)
-        await letters.replay(letter.letter_id for letter in await letters.list() if letter.kind == "poison")
+        poisons = [letter for letter in await letters.list() if letter.kind == "poison"]
+        await letters.replay(letter.letter_id for letter in poisons if letter.channel == "numbers")
         return len(await self._of("numbers")) >= self._delayed
 
     async def _of(self, topic: str) -> list[int]:

@@ -60,7 +60,10 @@ class SkewedClocks:
 
 def pinch(pid: int) -> None:
     """Let a process have no more memory than it has now: what it asks for is refused. Raises: ProcessLookupError."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    except FileNotFoundError as ended:
+        raise ProcessLookupError from ended
     resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
 
 

@@ -132,7 +132,7 @@ async def _outlast(guard: Locks, stage: Stage, stopped: asyncio.subprocess.Proce
 
 async def _starve(stage: Stage, process: asyncio.subprocess.Process) -> None:
     """Refuse a process all memory for a while. A lock's holder asks for little, and is to live."""
-    with contextlib.suppress(ProcessLookupError):
+    with contextlib.suppress(ProcessLookupError):  # it has ended
         pinch(process.pid)
         await asyncio.sleep(stage.draw.uniform(0.2, 1.0))
         release([process.pid])
