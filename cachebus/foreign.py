@@ -210,6 +210,21 @@ def plain_of(value: Any) -> Any:
     raise TypeError(f"it holds a {kind.__name__}{f': {fix}' if fix else ''}")
 
 
+def builtins_of(value: Any) -> Any:
+    """Return what was written as JSON by `plain_of` as dictionaries, lists and scalars; None for what is neither."""
+
+    def parts(part: Any) -> Any:
+        kind: Any = type(part)
+        if is_model(kind):  # not as JSON: there a number that JSON cannot say is None already
+            return kind.__pydantic_serializer__.to_python(part, round_trip=True, by_alias=True, warnings=False)
+        try:
+            return msgspec.json.decode(part) if kind is msgspec.Raw else plain_of(part)
+        except TypeError:  # within a model, whose own serialiser knew it
+            return None
+
+    return msgspec.to_builtins(value, enc_hook=parts, str_keys=True)
+
+
 # -- what has no way in ----------------------------------------------------------------------------------------------
 
 

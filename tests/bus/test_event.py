@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import math
 from typing import Any, Literal
 
 import msgspec
+import numpy as np
+import pydantic
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +21,20 @@ class TradeEvent(msgspec.Struct):
     user_id: int
     action: Literal["new_trade", "trade_deleted"]
     at: Moment | None = None
+
+
+class Quote(msgspec.Struct, rename="camel"):
+    bid: float | None
+    ask_price: float
+
+
+class Priced(pydantic.BaseModel):
+    price: float
+    note: str | None = None
+
+
+class Spelt(Priced, ser_json_inf_nan="strings"):
+    pass
 
 
 TRADE = decoder(TradeEvent, "test")
@@ -83,6 +100,24 @@ def test_what_is_not_json_is_not_published(event: Any) -> None:
     """Bytes that are no JSON and values that cannot become JSON are refused, nothing is sent."""
     with pytest.raises(PublishRefused, match="event"):
         encode(event)
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        ({"at": None, "legs": [{"price": 1.5}, {"price": math.nan}]}, r"field 'legs\[1\].price' is nan"),
+        (Quote(None, math.inf), "field 'askPrice' is inf"),
+        ([None, np.float32("nan")], r"field '\[1\]' is nan"),
+        ({"quote": Priced(price=-math.inf)}, "field 'quote.price' is -inf"),
+        (math.nan, "it is nan"),
+    ],
+)
+def test_a_number_that_json_cannot_say_is_refused_by_its_field(event: Any, said: str) -> None:
+    """It would arrive as null. What is None arrives as null still, and a model says such a number in its own way."""
+    with pytest.raises(PublishRefused, match=f"^event: .* cannot become JSON: {said}, .* send None, or leave it out"):
+        encode(event)
+    assert encode({"quote": Quote(None, 1.0), "why": "null"}) == b'{"quote":{"bid":null,"askPrice":1.0},"why":"null"}'
+    assert encode(Spelt(price=math.nan)) == b'{"price":"NaN","note":null}'
 
 
 def test_an_event_over_the_limit_is_refused_with_both_sizes() -> None:
