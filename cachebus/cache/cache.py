@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, NoReturn, Self
 
-from cachebus.cache.call import PLAIN, Demand
+from cachebus.cache.call import PLAIN, Demand, with_options
 from cachebus.cache.clashes import refuse_shared_keys
 from cachebus.cache.hooks import Observer
 from cachebus.cache.plain_values import PlainValues
@@ -143,7 +143,7 @@ class Cache(PlainValues):
     @contextlib.contextmanager
     def reading(self, *, fresh_after: str = "", strict: bool = False) -> Iterator[None]:
         """Demand the same of every read in this block: nothing older than a clock, or nothing older than the ledger."""
-        token = demanded.set(demanded.get()._replace(fresh_after=fresh_after, strict=strict))
+        token = demanded.set(with_options(demanded.get(), fresh_after, strict))
         try:
             yield
         finally:

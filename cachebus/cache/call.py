@@ -29,10 +29,19 @@ class Demand(NamedTuple):
 
 def with_words(demand: Demand, kwargs: dict[str, Any]) -> Demand:
     """Return *demand* with what a call adds in words that every view has; they leave *kwargs*."""
-    after, strict = kwargs.pop("fresh_after", None), kwargs.pop("strict", demand.strict)
-    if after is not None and not isinstance(after, str):
-        raise TypeError(f"fresh_after: {after!r} is not a clock; pass on the text that invalidate() returned")
+    after, strict = _clock(kwargs.pop("fresh_after", None)), kwargs.pop("strict", demand.strict)
     return demand._replace(fresh_after=after or demand.fresh_after, strict=bool(strict))
+
+
+def with_options(demand: Demand, fresh_after: object, strict: object) -> Demand:
+    """Return *demand* with what a block of reads demands instead."""
+    return demand._replace(fresh_after=_clock(fresh_after), strict=bool(strict))
+
+
+def _clock(given: object) -> str:
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"fresh_after: {given!r} is not a clock; pass on the text that invalidate() returned")
+    return given or ""
 
 
 class Warmed(NamedTuple):

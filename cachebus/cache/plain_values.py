@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
 from functools import partial
+from inspect import isawaitable
 from typing import Any, TypeVar, overload
 
 import msgspec
@@ -21,7 +22,7 @@ from cachebus.cache.stats import ViewStats
 from cachebus.cache.values.extensions import Codecs, SelfDescribing
 from cachebus.cache.values.never import NeverCached
 from cachebus.cache.values.plain_codec import PlainCodec
-from cachebus.cache.view import demanded
+from cachebus.cache.view import P, demanded
 from cachebus.clock import now_s
 from cachebus.durations import Duration, milliseconds
 from cachebus.errors import ConfigurationError
@@ -227,7 +228,7 @@ class PlainValues(ABC):
         type: Any = Any,  # noqa: A002
     ) -> T:
         """Return the value of *key*; where there is none, one caller in the cluster runs *load*. type: as in `get`."""
-        _check_callable(load)
+        load = _asynchronous(load)
         if not self.enabled:
             self._missed(1)
             return await load()
@@ -254,7 +255,7 @@ class PlainValues(ABC):
 
         Keys that *load* does not return are left out. type: as in `get`.
         """
-        _check_callable(load)
+        load = _asynchronous(load)
         reader = await self.connected()
         born, moment = reader.freshness.born, reader.freshness.moment()
         found = await self._find_many(reader, keys, type)
@@ -380,8 +381,20 @@ def _opened(codec: AnyCodec, key: str, value: Any, payload: bytes | None) -> Any
         raise ConfigurationError(f"key {key!r}: {untyped}") from None
 
 
-def _check_callable(load: object) -> None:
+def _asynchronous(load: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Return *load* as one that says so where it is a plain function: only a call shows that, of a lambda too."""
     if not callable(load):
+        kind = type(load).__name__
+        raise TypeError(f"load is a {kind}, not a function: pass the function itself, without calling it")
+    return partial(_awaitable, load)
+
+
+def _awaitable(load: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+    answer = load(*args, **kwargs)
+    if not isawaitable(answer):
+        name = getattr(load, "__name__", "load")
         raise TypeError(
-            f"load is a {type(load).__name__}, not a function: pass the function itself, without calling it"
+            f"load: {name} is a plain function, which blocks the event loop; make it `async def`, or pass "
+            "an async function that runs it with asyncio.to_thread"
         )
+    return answer

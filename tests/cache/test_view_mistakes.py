@@ -255,6 +255,11 @@ async def test_a_clock_that_is_none(memory: Cache) -> None:
 
     with pytest.raises(TypeError, match="fresh_after: 123 is not a clock; pass on the text that invalidate"):
         await rows(1, fresh_after=123)  # type: ignore[call-overload]
+    with (
+        pytest.raises(TypeError, match="fresh_after: 5 is not a clock; pass on the text that invalidate"),
+        memory.reading(fresh_after=5),  # type: ignore[arg-type]
+    ):
+        pass
 
 
 async def test_the_wrong_kind_of_with(memory: Cache) -> None:
@@ -334,5 +339,12 @@ async def test_plain_values_name_what_cannot_be(memory: Cache) -> None:
     async def nothing(_keys: list[str]) -> Any:
         return None
 
+    def plain(*_: object) -> Any:
+        return {"k": 1}
+
+    with pytest.raises(TypeError, match=r"^load: plain is a plain function, .*; make it `async def`, or .*to_thread"):
+        await memory.get_or_load("k", plain)
+    with pytest.raises(TypeError, match=r"^load: plain is a plain function"):
+        await memory.get_or_load_many(["k"], plain)
     with pytest.raises(ConfigurationError, match="load returned None, not values by key"):
         await memory.get_or_load_many(["k"], nothing)
