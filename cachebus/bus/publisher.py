@@ -103,6 +103,8 @@ class Bus:
         of them, when they can be later; Unavailable when the server did not answer in *timeout*, or fewer than
         *wait_replicas* replicas have it by then: it may or may not be stored.
         """
+        if type(wait_replicas) is not int or wait_replicas < 0:
+            raise PublishRefused(f"wait_replicas: {wait_replicas!r} is not a whole number of 0 or more; write 1")
         self._observe(channel)
         timeout_s = milliseconds(timeout, "timeout") / 1000
         if delay is None or not (delay_ms := delay_of(delay, "delay")):

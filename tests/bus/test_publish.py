@@ -69,13 +69,17 @@ async def test_a_full_stream_refuses_and_drops_nothing(client: Client) -> None:
         ("a:b", {}, {"id": ""}, "id"),
         ("a:b", {}, {"id": 7}, "id: 7 must be text of 1 to 200 characters"),
         ("a:b", {}, {"key": 7}, "key: 7 must be text, such as 'user:7'"),
+        ("a:b", {}, {"wait_replicas": "two"}, "wait_replicas: 'two' is not a whole number of 0 or more; write 1"),
+        ("a:b", {}, {"wait_replicas": -1}, "wait_replicas: -1"),
+        ("a:b", {}, {"wait_replicas": True}, "wait_replicas: True"),
+        ("a:b", {}, {"wait_replicas": 1.5, "delay": "1m"}, "wait_replicas: 1.5 is not"),
         (7, {}, {}, "channel: 7 must be 1 to 200 characters"),
     ],
 )
 async def test_a_refusal_names_the_field_and_stores_nothing(
     client: Client, channel: str, event: Any, options: dict[str, Any], field: str
 ) -> None:
-    """Bad channel, oversize event, bytes that are no JSON, an empty id."""
+    """Bad channel, oversize event, bytes that are no JSON, an empty id, replicas that are no number."""
     with pytest.raises(PublishRefused, match=field):
         await Bus(client, max_payload_bytes=100).publish(channel, event, **options)
     assert await events(client) == []
