@@ -106,6 +106,12 @@ def test_a_misspelt_variable_is_noticed() -> None:
     assert settings.unknown == ("CACHE_DEFUALT_TTL: is not a setting; did you mean CACHE_DEFAULT_TTL?",)
 
 
+def test_a_misspelt_variable_of_the_gateway_is_noticed_by_a_worker_too() -> None:
+    """They are often given one environment; what is spelt right is no warning."""
+    settings = WorkerSettings.from_environment({"GATEWAY_ORIGNS": "https://shop.example", "GATEWAY_COOKIE": "session"})
+    assert settings.unknown == ("GATEWAY_ORIGNS: is not a setting; did you mean GATEWAY_ORIGINS?",)
+
+
 def test_secrets_do_not_show() -> None:
     """Printing the settings, as a traceback or a debugger does, shows no password."""
     environment = {"REDIS_URL": "redis://:s3cr3t-a@h:1/0", "DATABASE_URL": "postgres://u:s3cr3t-b@h/db"}
