@@ -383,18 +383,18 @@ def _opened(codec: AnyCodec, key: str, value: Any, payload: bytes | None) -> Any
 
 def _asynchronous(load: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """Return *load* as one that says so where it is a plain function: only a call shows that, of a lambda too."""
-    if not callable(load):
-        kind = type(load).__name__
-        raise TypeError(f"load is a {kind}, not a function: pass the function itself, without calling it")
+    given: object = load
+    if not callable(given):
+        raise TypeError(f"load is a {type(load).__name__}, not a function: pass the function, without calling it")
     return partial(_awaitable, load)
 
 
 def _awaitable(load: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-    answer = load(*args, **kwargs)
+    answer: object = (awaitable := load(*args, **kwargs))
     if not isawaitable(answer):
         name = getattr(load, "__name__", "load")
         raise TypeError(
-            f"load: {name} is a plain function, which blocks the event loop; make it `async def`, or pass "
-            "an async function that runs it with asyncio.to_thread"
+            f"load: {name} is a plain function, which blocks the event loop: make it `async def`, or run it in "
+            "one with asyncio.to_thread"
         )
-    return answer
+    return awaitable

@@ -342,7 +342,7 @@ async def test_plain_values_name_what_cannot_be(memory: Cache) -> None:
     def plain(*_: object) -> Any:
         return {"k": 1}
 
-    with pytest.raises(TypeError, match=r"^load: plain is a plain function, .*; make it `async def`, or .*to_thread"):
+    with pytest.raises(TypeError, match=r"^load: plain is a plain function, .*: make it `async def`, or .*to_thread"):
         await memory.get_or_load("k", plain)
     with pytest.raises(TypeError, match=r"^load: plain is a plain function"):
         await memory.get_or_load_many(["k"], plain)
