@@ -78,14 +78,13 @@ def table(results: Iterable[Result]) -> str:
     lines = ["| harness | on | rounds | seconds | counted | faults | wrong |", "|---|---|---|---|---|---|---|"]
     for each in results:
         named = f"{each.name}, without {each.without}" if each.without else each.name
-        counted, faults = listed(each.counts), listed(each.faults)
+        counted, faults = _listed(each.counts), _listed(each.faults)
         done = (each.topology, each.rounds, f"{each.seconds:.0f}", counted, faults, len(each.wrong))
         lines.append(f"| {named} | {' | '.join(map(str, done))} |")
     return "\n".join(lines)
 
 
-def listed(counts: dict[str, int]) -> str:
-    """Return counts in words."""
+def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in Counter(counts).items()) or "none"
 
 

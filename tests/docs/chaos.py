@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from html import escape
 from pathlib import Path
 
 import msgspec
 
-from tests.chaos.__main__ import Result, listed
+from tests.chaos.__main__ import Result
 from tests.chaos.harness import Harness
 from tests.chaos.rounds import HARNESSES
 from tests.support.topologies import TOPOLOGIES
@@ -132,7 +131,8 @@ def _section(harness: Harness, found: Sequence[Result]) -> Iterator[str]:
     yield f"## {harness.name}"
     yield f"**{harness.promise}** `--break` takes out {harness.without}."
     if found:
-        yield _table("| on | rounds | minutes | counted | faults injected | wrong |", map(_row, found))
+        yield _table("| on | rounds | minutes | wrong |", map(_row, found))
+        yield "\n".join(f"- {_shape(each)}: {_listed(each.counts)}; faults: {_listed(each.faults)}" for each in found)
     if wrong := [line for result in found for line in _wrong(result)]:
         yield "Wrong:\n\n" + "\n".join(wrong)
     if lacking := [f"- on `{each.topology}`: {what}" for each in found for what in each.lacking]:
@@ -143,9 +143,16 @@ def _section(harness: Harness, found: Sequence[Result]) -> Iterator[str]:
 
 
 def _row(result: Result) -> str:
-    shape = f"`{result.topology}`" + (f", without {result.without}" if result.without else "")
-    done = f"{result.rounds:,} | {result.seconds / 60:.1f} | {listed(result.counts)} | {listed(result.faults)}"
-    return f"| {shape} | {done} | {len(result.wrong)} |"
+    return f"| {_shape(result)} | {result.rounds:,} | {result.seconds / 60:.1f} | {len(result.wrong)} |"
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """Return counts in words; names of faults have commas in them."""
+    return " · ".join(f"{name} {count:,}" for name, count in counts.items()) or "none"
+
+
+def _shape(result: Result) -> str:
+    return f"`{result.topology}`" + (f", without {result.without}" if result.without else "")
 
 
 def _wrong(result: Result) -> Iterator[str]:
@@ -157,12 +164,13 @@ def _wrong(result: Result) -> Iterator[str]:
         text = f"{text[:LONGEST]} …" if len(text) > LONGEST else text
         often = f"{times} ×, the first: " if times > 1 else ""
         why = explained(result) or ("As it should be." if result.without else "**Unexplained.**")
-        yield f"- on `{result.topology}`, {result.rounds:,} rounds: {often}<code>{_plain(text)}</code> {why}"
+        yield f"- on `{result.topology}`, {result.rounds:,} rounds: {often}{_code(text)} {why}"
 
 
-def _plain(text: str) -> str:
-    """Return text so that neither HTML nor Markdown finds a sign of its own in it."""
-    return re.sub(r"[\\`*_{}\[\]()#|!~:]", lambda sign: f"&#{ord(sign[0])};", escape(text))
+def _code(text: str) -> str:
+    """Return text as code: what a finding says is never markup, backticks in it included."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def _table(head: str, rows: Iterable[str]) -> str:

@@ -213,6 +213,17 @@ class Unshown:
         return Figure(self.said, NOT_MEASURED)
 
 
+@dataclass(frozen=True)
+class Nearly:
+    """A figure that was taken of something less than what is wanted, which therefore is not measured."""
+
+    of: Said
+
+    def figure(self) -> Figure:
+        """Return it."""
+        return Figure(self.of.figure().said, NOT_MEASURED)
+
+
 class Part(NamedTuple):
     """A part of a target that has a state of its own."""
 

@@ -6,7 +6,19 @@ from collections import Counter
 from collections.abc import Iterator
 
 from tests.docs.targets import living, reading, working
-from tests.docs.targets.evidence import MET, MISSED, NOT_MEASURED, Figure, Measured, Part, Said, Target
+from tests.docs.targets.evidence import (
+    MET,
+    MISSED,
+    NOT_MEASURED,
+    Evidence,
+    Figure,
+    Measured,
+    Nearly,
+    Part,
+    Said,
+    Target,
+    page,
+)
 
 SECTIONS = {
     "Fresh": reading.FRESH,
@@ -48,10 +60,11 @@ def targets_page() -> str:
 
 
 def _listed(target: Target, figures: list[Figure], state: str) -> Iterator[str]:
-    for part, figure in zip(target.parts, figures, strict=True):
-        if figure.state == state:
-            reached = f": {figure.said}" if figure.said else ""
-            yield f"- [{target.number}](#target-{target.number}) {part.wanted}{reached}"
+    found = [(part, figure) for part, figure in _pairs(target, figures) if figure.state == state]
+    if found:
+        yield f"- [{target.number}. {target.title}](#target-{target.number})"
+    for part, figure in found:
+        yield f"    - {part.wanted}" + (f": {figure.said}" if figure.said else "")
 
 
 def _target(target: Target, figures: list[Figure]) -> Iterator[str]:
@@ -78,15 +91,17 @@ def _reason(part: Part, figure: Figure) -> str:
 
 def _held(target: Target) -> str:
     tests = dict.fromkeys(f"`tests/{test}`" for part in target.parts for test in part.tests)
-    measured = dict.fromkeys(_where(part) for part in target.parts if isinstance(part.evidence, Measured | Said))
+    measured = dict.fromkeys(filter(None, (_where(part.evidence) for part in target.parts)))
     harnesses = (f"the harness [`{name}`](chaos.md#{name})" for name in target.harnesses)
     return ", ".join([*tests, *measured, *harnesses]) or "nothing"
 
 
-def _where(part: Part) -> str:
-    if isinstance(part.evidence, Measured):
-        return f"`make bench ARGS={part.evidence.section}`"
-    assert isinstance(part.evidence, Said)
-    where = part.evidence.where
-    link = where.removeprefix("reference/") if where.startswith("reference/") else f"../{where}"
-    return f"[{link.rpartition('/')[2].removesuffix('.md')}]({link})"
+def _where(evidence: Evidence) -> str:
+    """Return where a figure was measured; '' for what tests hold."""
+    match evidence:
+        case Measured(section=section):
+            return f"`make bench ARGS={section}`"
+        case Nearly(of=Said(where=where)) | Said(where=where):
+            link = where.removeprefix("reference/") if where.startswith("reference/") else f"../{where}"
+            return f"[{page(where).splitlines()[0].removeprefix('# ')}]({link})"
+    return ""

@@ -80,7 +80,7 @@ FRESH = (
             ),
             Part(
                 "The same for 60 s on end",
-                Unshown("36 cuts in six cells of the fault matrix, of some half a minute each"),
+                Unshown("cuts in cells of the fault matrix, of some half a minute each"),
                 ("faults/test_matrix.py::test_nobody_reads_what_is_stale",),
                 "No run of it lasts a minute by itself.",
             ),
@@ -150,6 +150,8 @@ ONE_LOAD = (
             Part(
                 "Everybody is answered within 25 ms of the fill",
                 Row("stampede", "cachebus", at_most(25), r"waited (-?[\d,.]+ ms)"),
+                why="Eight processes of fifty callers wake at once on two cores; without any lock, in a library that"
+                " loads eight times, that takes half as long. It grows with what else the machine has to do.",
             ),
             Part(
                 "At most 4 commands of each process that waits",
