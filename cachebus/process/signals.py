@@ -13,9 +13,13 @@ from types import FrameType
 
 import anyio
 
+from cachebus.process.hanging import say_what_hangs
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE_S = 3.0
 """Beyond the drain budget; a process that is still there is blocked."""
+SAID_S = 0.5
+"""How long before that its loop, where it is not blocked itself, says which tasks do not end."""
 
 
 class Stop:
@@ -42,7 +46,7 @@ class Stop:
     def listening(self) -> Iterator[None]:
         """Have the running loop hear of a signal, also of one that came before."""
         if self.signal:
-            self.event.set()
+            self._heard()
         with anyio.open_signal_receiver(*SIGNALS) as received:
             self.install()  # in place of the loop's handlers, which do nothing: the receiver is woken by either
             listener = asyncio.create_task(self._listen(received))
@@ -63,7 +67,12 @@ class Stop:
 
     async def _listen(self, received: AsyncIterator[signal.Signals]) -> None:
         async for _ in received:
+            self._heard()
+
+    def _heard(self) -> None:
+        if not self.event.is_set():
             self.event.set()
+            self.tell(asyncio.get_running_loop())
 
     def _received(self, number: int, _frame: FrameType | None) -> None:
         if self.signal:
@@ -75,3 +84,7 @@ class Stop:
         """End this process after the drain budget and three seconds, wherever it hangs then."""
         # A thread of C code: it ends a process whose loop is blocked, says where, and exits with code 1.
         faulthandler.dump_traceback_later(self._limit_s, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]  # typeshed says TextIO only
+
+    def tell(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Have *loop* say shortly before the limit what does not end, wherever it is run by then."""
+        loop.call_later(self._limit_s - SAID_S, say_what_hangs)

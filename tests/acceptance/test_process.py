@@ -83,13 +83,23 @@ import asyncio
 from cachebus import on
 
 
-@on("deaf", dict, timeout="50ms", retries=0)
-async def deaf(event):
+async def deaf():
     while True:
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
             pass
+
+
+@on("awaiting", dict, timeout="50ms", retries=0)
+async def awaiting(event):
+    await deaf()
+
+
+@on("yielding", dict, timeout="50ms", retries=0)
+async def yielding(event):
+    await deaf()
+    yield
 
 
 @on("fatal", dict)
@@ -98,18 +108,27 @@ def fatal(event):
 """
 
 
-def test_a_process_that_breaks_ends_also_with_a_task_that_does_not(
-    environment: Environment, redis: PrivateServer, tmp_path: Path
+@pytest.mark.parametrize("end", ["breaks", "is stopped"])
+def test_a_process_ends_also_with_a_task_that_does_not(
+    environment: Environment, redis: PrivateServer, tmp_path: Path, end: str
 ) -> None:
-    """Its event loop is stopped, a handler swallows its cancellation: the platform gets an exit code."""
+    """Handlers swallow their cancellation: the platform gets an exit code, a person their names and where they hang."""
     (tmp_path / "hostile.py").write_text(HOSTILE)
     path = f"{ROOT}:{APPS}:{tmp_path}"
     with WorkerProcess({**environment, "HANDLERS": "hostile", "PYTHONPATH": path, "DRAIN_BUDGET": "1s"}) as worker:
         worker.said("worker ready")
-        redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "deaf", "payload", "{}")
-        until(lambda: redis.ask("XLEN", "{cachebus}:deadletters"), "the one that is left behind")
-        redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "fatal", "payload", "{}")
+        for channel in ("awaiting", "yielding"):
+            redis.ask("XADD", "{cachebus}:events:0", "*", "channel", channel, "payload", "{}")
+        until(lambda: redis.ask("XLEN", "{cachebus}:deadletters") == 2, "those that are left behind")
+        if end == "breaks":
+            redis.ask("XADD", "{cachebus}:events:0", "*", "channel", "fatal", "payload", "{}")
+        else:
+            worker.signal(signal.SIGTERM)
         assert worker.ended() == 1
+    said = "\n".join(line["message"] for line in worker.lines)
+    for handler, line in (("awaiting", 16), ("yielding", 21)):
+        place = rf"hostile\.{handler} \(\S+/hostile\.py:{line}\) > hostile\.deaf \(\S+/hostile\.py:9\)"
+        assert re.search(rf"^{place} swallows its cancellation; this process ends without it$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
