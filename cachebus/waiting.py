@@ -67,5 +67,11 @@ def pass_on(error: BaseException, *kinds: type[BaseException]) -> None:
         raise error
 
 
+def is_cancelled() -> bool:
+    """Return whether somebody asked this task to end. Code of the application may raise CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _is_main() -> bool:
     return threading.current_thread() is threading.main_thread()

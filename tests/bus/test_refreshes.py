@@ -277,3 +277,27 @@ async def test_a_view_that_exists_nowhere_ends_as_a_dead_letter(
         await add(client, "trades", b'{"user_id": 7}')
         (letter,) = await until(lambda: DeadLetters(client).list())
     assert "there is no view 'slow:{user_id}'" in letter.reason
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, asyncio.CancelledError])
+async def test_whatever_a_loader_raises_the_refresh_is_settled(
+    client: Client, cache: Cache, until: Until, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It failed, and is tried again: it is not left to the time after which its worker counts as dead."""
+    monkeypatch.setattr("cachebus.bus.engine.refresher.FIRST_BACKOFF_S", 0.001)
+    loads = 0
+
+    @cache.view("exits:{user_id}", ttl="1m")
+    async def exits(user_id: int) -> int:
+        nonlocal loads
+        loads += 1
+        if loads == 1:
+            raise raised
+        return user_id
+
+    refresher = Refresher(client, cache.views, reading=cache.reading)
+    async with running(Consumer(client, [asks(exits)])), running(refresher):
+        await add(client, "trades", msgspec.json.encode(Trade(7)))
+        await until(lambda: refresher.stats.loaded == 1)
+        await until(lambda: left_is(client, 0))
+    assert refresher.stats.failed == 1

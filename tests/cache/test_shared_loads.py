@@ -125,3 +125,33 @@ async def test_a_failing_loader_is_called_once_and_all_get_its_exception(cache: 
     with pytest.raises(LookupError):
         await fails(1)
     assert loads == 2
+
+
+@pytest.mark.parametrize("raised", [SystemExit, GeneratorExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_what_no_loader_should_raise_is_an_error_for_everyone_who_waits(
+    connect: Connect, raised: type[BaseException]
+) -> None:
+    """Also in another process, which gets the lease at once and loads itself."""
+    loads = 0
+    gate = asyncio.Event()
+
+    async def exits(n: int) -> int:
+        nonlocal loads
+        loads += 1
+        if loads == 1:
+            await gate.wait()
+            raise raised("enough")
+        return n
+
+    one, two = await connect(), await connect()
+    here, there = [cache.view("exits:{n}", ttl="1m")(exits) for cache in (one, two)]
+    callers = [asyncio.create_task(here(1)) for _ in range(3)]
+    await until(lambda: loads, "the load")
+    elsewhere = asyncio.create_task(there(1))
+    await until(lambda: two.stats().totals.waits, "the other process")
+    gate.set()
+    results = await asyncio.gather(*callers, return_exceptions=True)
+    assert [str(result) for result in results] == [f"exits:1: the loader raised {raised.__name__} enough"] * 3
+    assert {type(result) for result in results} == {RuntimeError}
+    assert await elsewhere == 1
+    assert one.stats().totals.load_errors == 1

@@ -21,6 +21,7 @@ from cachebus.errors import ServerError
 from cachebus.redis.client import Client
 from cachebus.redis.connection import Argument
 from cachebus.tracing import installed
+from cachebus.waiting import is_cancelled, pass_on
 
 log = logging.getLogger("cachebus")
 
@@ -141,7 +142,10 @@ class Refresher(Sleeper):
                 await self._settle(taken.key, "loaded", taken.clock)
                 return
             warmed = await self._warm(taken)
-        except Exception as error:  # noqa: BLE001 - whatever a loader raises, the others continue
+        except BaseException as error:  # whatever a loader raises, the others continue
+            if is_cancelled():
+                raise
+            pass_on(error)
             await self._failed(taken, error)
             return
         if warmed.loaded:
@@ -165,7 +169,7 @@ class Refresher(Sleeper):
             async with asyncio.timeout(self._timeout_ms / 1000):
                 return await view.warm(*view.decode_arguments(taken.arguments))
 
-    async def _failed(self, taken: Taken, error: Exception) -> None:
+    async def _failed(self, taken: Taken, error: BaseException) -> None:
         self.stats.failed += 1
         delay_s = backoff_s(taken.failures + 1, FIRST_BACKOFF_S, LONGEST_BACKOFF_S, random.random())  # noqa: S311 - jitter, not a secret
         reason = f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]

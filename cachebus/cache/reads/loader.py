@@ -25,6 +25,7 @@ from cachebus.freshness.clock import Born
 from cachebus.freshness.ledger import Ledger
 from cachebus.freshness.rule import Freshness, Verdict
 from cachebus.freshness.scopes import scopes_of
+from cachebus.waiting import is_cancelled, pass_on
 
 log = logging.getLogger("cachebus")
 
@@ -64,7 +65,8 @@ class Loader:
         """Run the function and store the value as born at `flight.born`, which was known before.
 
         *found*: what the read that began this load brought, the lease among it; None without Redis.
-        What cannot be stored is returned all the same, counted, and reported once. Raises: what the function raises.
+        What cannot be stored is returned all the same, counted, and reported once. Raises: what the function raises;
+        RuntimeError for `sys.exit` and its like.
         """
         assert flight.born is not None  # noqa: S101 - set when the load begins
         ask, born = (found.ask, flight.born) if found is not None else (None, flight.born)
@@ -170,6 +172,14 @@ class Loader:
         token = condition.set(before)
         try:
             value = await load()
+        except Exception:
+            raise
+        except BaseException as raised:
+            if is_cancelled():
+                raise
+            pass_on(raised)
+            # As it is it would end the event loop, or the task of each caller who waits for this load.
+            raise RuntimeError(f"{call.key}: the loader raised {type(raised).__name__} {raised}".rstrip()) from raised
         finally:
             condition.reset(token)
         validator = before.validator_of(value)
