@@ -38,8 +38,9 @@ _ERRORS: dict[str, type[ServerError]] = {
 }
 
 
-_REDIS_6_SCRIPT = re.compile(r"ERR Error running script .*?@user_script:\d+: (?:@user_script: \d+: -)?([A-Z]+) ")
-"""How Redis 6 wraps the error of a command in a script; later ones begin with its code."""
+_CODE = re.compile(r"(?:ERR Error running script .*?@user_script:\d+: )?(?:@user_script: \d+: -)?([A-Z]+)(?= |$)")
+"""Where the code of an error is. Redis 6 says before that of a command in a script that the script failed, and before
+its own refusals in which line; a script that hands on what `pcall` returned hands on the latter."""
 _DENIED_IN_A_SCRIPT = ("ACL failure in script", "The user executing the script can't ")
 """What there stands for NOPERM: of Redis 7.2 and Valkey, of Redis up to 7.0."""
 
@@ -53,9 +54,8 @@ def reply_error(message: str) -> ServerError:
     """Return the error of this library that an error reply stands for, also of a command in a script."""
     if any(said in message for said in _DENIED_IN_A_SCRIPT):
         return AccessDenied(message)
-    in_a_script = _REDIS_6_SCRIPT.match(message)
-    code = in_a_script[1] if in_a_script else message.split(" ", 1)[0]
-    return _ERRORS.get(code, CommandRefused)(message)
+    code = _CODE.match(message)
+    return _ERRORS.get(code[1] if code else "", CommandRefused)(message)
 
 
 def remedy(denied: AccessDenied) -> str:

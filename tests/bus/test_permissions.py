@@ -152,6 +152,15 @@ async def test_what_is_missing_is_named_with_the_rule_to_add(own_server: Private
         assert "ACL SETUSER app ~{cachebus}:* ~cachebus:*" in line
 
 
+async def test_older_servers_refuse_a_script_in_other_words(acl_server: tuple[int, str]) -> None:
+    """Redis up to 7.0 names neither NOPERM nor the command; it is found all the same."""
+    port, url = acl_server
+    ask(port, "ACL", "SETUSER", "app", "reset", *ALL, "&*", "-zadd", "-xadd")
+    async with Client(url.replace("redis://", "redis://app:pw@")) as client:
+        commands = await refused_commands(client)
+    assert [line.rpartition("ACL ")[2] for line in commands] == ["SETUSER app +xadd", "SETUSER app +zadd"]
+
+
 def test_every_command_of_every_script_is_tried() -> None:
     """Whoever adds a command to a script adds it to `try_commands.lua`."""
     library = Path(cachebus.__file__).parent

@@ -37,13 +37,14 @@ def running(request: pytest.FixtureRequest) -> Iterator[str]:
 class TestEveryServer(CacheConformance):
     """Each serves as any other."""
 
-    async def test_a_full_server_says_so_in_scripts_too(self, running: str) -> None:
-        """Each words it in its own way."""
+    @pytest.mark.parametrize("attempt", ["call", "pcall"])
+    async def test_a_full_server_says_so_in_scripts_too(self, running: str, attempt: str) -> None:
+        """Each words it in its own way, and some in another where the script hands it on."""
         async with Client(running) as client:
             await client.store.call("CONFIG", "SET", "maxmemory", 1)
             try:
                 with pytest.raises(ServerOutOfMemory):
-                    await client.store.call("EVAL", "return redis.call('SET', KEYS[1], 'x')", 1, "a", key="a")
+                    await client.store.call("EVAL", f"return redis.{attempt}('SET', KEYS[1], 'x')", 1, "a", key="a")
             finally:
                 await client.store.call("CONFIG", "SET", "maxmemory", 0)
 

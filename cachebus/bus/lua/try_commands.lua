@@ -4,6 +4,12 @@
 -- returns the commands that are refused, each as 'command reason'
 local text, hash, stream, set, list = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local refused = {}
+
+-- Returns whether an error is a refusal: NOPERM, 'ACL failure in script' of Redis 7.2 and Valkey, the last of Redis up to 7.0.
+local function is_refusal(said)
+  return string.find(said, 'NOPERM') or string.find(said, 'ACL') or string.find(said, "The user executing the script can't ", 1, true)
+end
+
 for _, command in ipairs({
   { 'TIME' }, { 'SET', text, 1, 'PX', 60000 }, { 'INCRBY', text, 1 }, { 'GET', text }, { 'MGET', text },
   { 'GETRANGE', text, 0, 1 },
@@ -19,7 +25,7 @@ for _, command in ipairs({
   { 'DEL', list }, { 'UNLINK', text, hash, stream, set },
 }) do
   local reply = redis.pcall(unpack(command))
-  if type(reply) == 'table' and reply.err and (string.find(reply.err, 'NOPERM') or string.find(reply.err, 'ACL')) then
+  if type(reply) == 'table' and reply.err and is_refusal(reply.err) then
     refused[#refused + 1] = string.lower(command[1]) .. ' ' .. reply.err
   end
 end
