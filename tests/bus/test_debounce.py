@@ -142,6 +142,21 @@ async def test_a_run_that_fails_is_retried_and_dead_lettered_like_any_other(clie
         assert await client.store.call("EXISTS", client.names.bus(kind, "0")) == 0
 
 
+async def test_a_dead_letter_that_is_replayed_opens_a_window_of_its_own(client: Client, until: Until) -> None:
+    """An event that ended two workers is not in its import's window; replayed, it is a run, after the newer ones."""
+    await Bus(client).publish_many("trades", [Trade(1), Trade(2), Trade(3)])
+    ((name, _), *_) = await client.store.call("XRANGE", client.names.bus("events", "0"), "-", "+")
+    await client.store.call("HSET", client.names.bus("marks", "0"), name, "one/1 two/2")
+    await client.store.call("HSET", client.names.bus("shard", "0"), "owner", "two/2")  # who ended without a word
+    consumer, letters = Consumer(client, [imported()]), DeadLetters(client)
+    async with running(consumer):
+        await until(lambda: carries(client, [3]))
+        (letter,) = await letters.list()
+        assert letter.kind == "poison"
+        await letters.replay([letter.letter_id])
+        await until(lambda: carries(client, [3, 1]), "it did not run on what was replayed")
+
+
 async def test_without_a_server_it_is_the_same(until: Until) -> None:
     """One run on the last event; a consumer that ends closes what is open, so nothing is lost with the process."""
     async with Cache.memory() as cache:
