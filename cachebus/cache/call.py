@@ -12,6 +12,9 @@ from cachebus.cache.stats import ViewStats
 from cachebus.cache.values.codec import Codec
 from cachebus.cache.values.plain_codec import PlainCodec
 from cachebus.freshness.clock import Born
+from cachebus.freshness.scopes import checked_key_scope, scopes_of
+from cachebus.redis.keyspace import Names
+from cachebus.templates import stored_name
 
 
 class Demand(NamedTuple):
@@ -55,6 +58,9 @@ USUAL = Demand()
 
 PLAIN = "(plain keys)"
 """The place of plain values among the views."""
+
+MOST_NAMED = 4096
+"""Plain keys whose entry's name and scopes are remembered; about 2 MB."""
 
 AnyCodec = Codec | PlainCodec
 
@@ -123,3 +129,12 @@ class Value(msgspec.Struct, frozen=True, gc=False):
     """Non-zero: somebody should renew it, in the background, to live longer than this."""
     kept: bool = True
     """Whether the view's `keep=` let it be stored."""
+
+
+def plain_name(names: Names, key: str) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the entry of a plain value, and the scopes of one without tags.
+
+    Raises: ConfigurationError for what can be no key.
+    """
+    checked_key_scope(key)
+    return names.entry(stored_name(key), PlainCodec.fingerprint), scopes_of(key)

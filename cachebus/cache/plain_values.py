@@ -6,13 +6,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from inspect import isawaitable
 from typing import Any, TypeVar, overload
 
 import msgspec
 
-from cachebus.cache.call import USUAL, AnyCodec, Call, CallKind
+from cachebus.cache.call import MOST_NAMED, USUAL, AnyCodec, Call, CallKind, plain_name
 from cachebus.cache.misses import Miss, Misses, birth
 from cachebus.cache.policy import ViewPolicy
 from cachebus.cache.reads.reader import Reader, read_and_store_nothing
@@ -31,7 +31,6 @@ from cachebus.freshness.ledger import Invalidation
 from cachebus.freshness.rule import Freshness
 from cachebus.freshness.scopes import checked_key_scope, names, scopes_of, scopes_to_invalidate
 from cachebus.redis.keyspace import Names
-from cachebus.templates import stored_name
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -61,6 +60,7 @@ class PlainValues(ABC):
         self.forms = SelfDescribing(codecs)
         """How values that no type describes are written; knows the application's codecs."""
         self._codecs: dict[Any, PlainCodec] = {}
+        self._named = lru_cache(MOST_NAMED)(lambda key: plain_name(self.names, key))
         self._kinds: dict[tuple[Any, int], CallKind] = {}
         self._misses = Misses()
         self._plain_stats = ViewStats()
@@ -133,11 +133,9 @@ class PlainValues(ABC):
         demand, now, codec, memory = demanded.get(), now_s(), self._codec(declared), reader.memory
         here = memory.plain(found, now) if demand is USUAL and self.enabled else {}
         for key, held in here.items():
-            if held.opened_by is codec:
-                found[key] = held.value
-                continue
-            found[key] = value = _opened(codec, key, held.value, held.payload)
-            if value is not _MISSING:
+            shared = held.opened_by is codec
+            found[key] = value = held.value if shared else _opened(codec, key, held.value, held.payload)
+            if not shared and value is not _MISSING:
                 memory.share(key, held, value, codec)
         self._plain_stats.l1_hits += len(here)
         if self.watchers:
@@ -300,12 +298,13 @@ class PlainValues(ABC):
         if tags:
             scopes_to_invalidate(tags=tags)  # only checked
         ttl_ms = self.settings.default_ttl_ms if ttl is None else milliseconds(ttl, f"key {key!r}: ttl")
-        kind, entry = self._kind(declared, ttl_ms), self.names.entry
-        fingerprint = kind.codec.fingerprint
+        kind = self._kind(declared, ttl_ms)
 
         def describe(key: str) -> Call:
-            checked_key_scope(key)
-            return Call(key, entry(stored_name(key), fingerprint), scopes_of(key, tags), tags, kind)
+            if type(key) is not str:
+                checked_key_scope(key)  # what cannot be hashed cannot be looked up
+            entry, scopes = self._named(key)
+            return Call(key, entry, scopes_of(key, tags) if tags else scopes, tags, kind)
 
         return describe
 
@@ -319,10 +318,9 @@ class PlainValues(ABC):
         return kind
 
     def _codec(self, declared: Any) -> PlainCodec:
-        codec = self._codecs.get(declared)
-        if codec is None:
-            codec = self._codecs[declared] = PlainCodec(declared, "plain values", self.never, self.forms)
-        return codec
+        if declared not in self._codecs:
+            self._codecs[declared] = PlainCodec(declared, "plain values", self.never, self.forms)
+        return self._codecs[declared]
 
     # -- what the cache provides ------------------------------------------------------------------------------------
 

@@ -29,9 +29,12 @@ class Glances:
         self,
         fetch: Callable[[list[str], Done], None],
         position: Callable[[], int],
-        judge: Callable[[list[Call], Sequence[Reply], int], list[Seen]],
+        judge: Callable[[list[Call], Sequence[Reply], int, bool], list[Seen]],
     ) -> None:
-        """*position*: of the journal, asked for when a glance leaves; *judge*: says what may be served, on arrival."""
+        """*position*: of the journal, asked for when a glance leaves.
+
+        *judge*: says what may be served, on arrival; last whether one caller has each value for itself.
+        """
         self._fetch = fetch
         self._position = position
         self._judge = judge
@@ -64,13 +67,12 @@ class Glances:
         if not calls:
             return []
         seen: asyncio.Future[list[Seen]] = self._loop.create_future()
-        self._ask(calls, partial(_settle, seen))
+        self._ask(calls, partial(_settle, seen), alone=True)  # none joins a look of its own
         values: list[Value | None] = []
         for each in await seen:
             if isinstance(each, Exception) and not isinstance(each, ServerError):
                 raise each
-            # What was decoded to be judged is for this caller alone: none joins a look of its own.
-            values.append(Value(each.value, None, each.born, loaded=False) if isinstance(each, Value) else None)
+            values.append(each if isinstance(each, Value) else None)
         return values
 
     def _flush(self) -> None:
@@ -87,7 +89,7 @@ class Glances:
 
         self._ask(calls, arrived)
 
-    def _ask(self, calls: list[Call], done: Callable[[list[Seen]], None]) -> None:
+    def _ask(self, calls: list[Call], done: Callable[[list[Seen]], None], *, alone: bool = False) -> None:
         position = self._position()
 
         def arrived(replies: list[Reply] | ServerError) -> None:
@@ -95,7 +97,7 @@ class Glances:
                 done([replies] * len(calls))
                 return
             try:
-                seen = self._judge(calls, replies, position)
+                seen = self._judge(calls, replies, position, alone)
             except Exception as mistake:  # noqa: BLE001 - ours: it is for who asked, not for the connection that calls
                 seen = [mistake] * len(calls)
             done(seen)

@@ -112,26 +112,33 @@ class Lookup:
         elif kind.leaning < MOST_LEANING:
             kind.leaning += 1
 
-    def _judge_all(self, calls: list[Call], found: Sequence[Reply], position: int) -> list[Seen]:
-        """Judge what glances found, by this process's table alone. *position*: the journal's when they left."""
+    def _judge_all(self, calls: list[Call], found: Sequence[Reply], position: int, alone: bool) -> list[Seen]:
+        """Judge what glances found, by this process's table alone.
+
+        *position*: the journal's when they left. *alone*: whether each value is for one caller, who may keep it.
+        """
         now, freshness = now_s(), self._freshness
         at_us, heard, version = self._at_us(now), freshness.hears(now), freshness.version
-        keeps = self._memory.keeps
+        keeps, judge, served = self._memory.keeps, freshness.judge, self._served
         seen = list[Seen]()
         for call, data in zip(calls, found, strict=True):
-            value: Seen = data if isinstance(data, ServerError) else None
-            entry = unpack(data) if isinstance(data, bytes) else None
-            if entry is not None:
-                scopes, born = _scopes(call, entry), entry.born
-                if freshness.judge(born, scopes, heard=heard) is Verdict.VALID:
-                    if keeps and call.kind.plain and born.number < position:
-                        born = Born(position, born.era)  # as new as the last `set` that was heard of by then
-                    try:
-                        value = self._served(call, entry, scopes, born, now, (entry.ends - at_us) // 1000, version)
-                    except ConfigurationError as untyped:
-                        value = untyped
-            if value is None or call.kind.leaning < MOST_LEANING:
-                self._looked(call.kind, hit=value is not None)
+            kind = call.kind
+            value: Seen = None
+            if type(data) is bytes:
+                if (entry := unpack(data)) is not None:
+                    scopes, born = _scopes(call, entry), entry.born
+                    if judge(born, scopes, heard=heard) is Verdict.VALID:
+                        if keeps and kind.plain and born.number < position:
+                            born = Born(position, born.era)  # as new as the last `set` that was heard of by then
+                        left_ms = (entry.ends - at_us) // 1000
+                        try:
+                            value = served(call, entry, scopes, born, now, left_ms, version, alone)
+                        except ConfigurationError as untyped:
+                            value = untyped
+            elif isinstance(data, ServerError):
+                value = data
+            if value is None or kind.leaning < MOST_LEANING:
+                self._looked(kind, hit=value is not None)
             seen.append(value)
         return seen
 
@@ -148,18 +155,26 @@ class Lookup:
         return self._served(call, entry, scopes, as_of, now, left_ms, looked_at) if as_of is not None else None
 
     def _served(  # noqa: PLR0913, PLR0917 - one entry, as it was judged
-        self, call: Call, entry: Entry, scopes: tuple[str, ...], as_of: Born, now: float, left_ms: int, looked_at: int
+        self,
+        call: Call,
+        entry: Entry,
+        scopes: tuple[str, ...],
+        as_of: Born,
+        now: float,
+        left_ms: int,
+        looked_at: int,
+        alone: bool = False,
     ) -> Value | None:
         """Return a valid entry as a value, and keep it in memory. None where its time is over, or it is of no type."""
         if left_ms < 1:
             return None
+        kind, header, memory = call.kind, entry.header, self._memory
         try:
-            value = call.kind.codec.decode(entry.payload)
+            value = kind.codec.decode(entry.payload)
         except msgspec.DecodeError:
             return None
         except ConfigurationError as untyped:
             raise ConfigurationError(f"key {call.key!r}: {untyped}") from None
-        header, memory = entry.header, self._memory
         if memory.keeps:
             memory.put(
                 call,
@@ -172,13 +187,14 @@ class Lookup:
                 scopes=scopes,
                 checked=looked_at,
             )
-        payload, fresh_ms = None if call.kind.codec.shared else entry.payload, left_ms - header.grace_ms
+        payload = None if alone or kind.codec.shared else entry.payload
+        fresh_ms = left_ms - header.grace_ms
         if fresh_ms > header.load_ms * EARLY_REACH:
             return Value(value, payload, as_of, loaded=False)
-        age = call.kind.policy.age(fresh_ms, header.load_ms, draw())
+        age = kind.policy.age(fresh_ms, header.load_ms, draw())
         if age not in SERVED:  # it is in memory now, for a load that fails
             return None
-        call.kind.stats.stale += age is Age.STALE
+        kind.stats.stale += age is Age.STALE
         renew_ms = 0 if age is Age.FRESH else longer(left_ms, call)
         return Value(value, payload, as_of, loaded=False, renew_ms=renew_ms)
 

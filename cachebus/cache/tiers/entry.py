@@ -82,6 +82,7 @@ class Stub(NamedTuple):
     header: Header
 
 
+_born = Born._make
 _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 
@@ -114,7 +115,7 @@ def unpack(data: bytes) -> Entry | None:
     if magic != MAGIC:
         return None
     try:
-        born, ends, after = Born(int(birth), era.decode("ascii")), int(end), HEADER + length
+        born, ends, after = _born((int(birth), era.decode("ascii"))), int(end), HEADER + length
         header = _decode_header(data[HEADER:after])
         payload = data[after:]
         if header.encoding:

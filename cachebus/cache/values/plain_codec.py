@@ -21,6 +21,7 @@ from cachebus.cache.values.extensions import (
     SelfDescribing,
     encode_packed,
     sealed,
+    unsealed,
 )
 from cachebus.cache.values.never import NeverCached
 from cachebus.cache.values.shapes import is_immutable, is_precise
@@ -76,9 +77,9 @@ class PlainCodec:
     def decode(self, payload: bytes) -> Any:
         """Return the value. Raises: msgspec.DecodeError where it is not of the declared type, or damaged."""
         try:
+            if (own := unsealed(payload)) is not None:
+                return self._open(own)
             value = self._read(payload)
-            if type(value) is Sealed:
-                return self._open(value)
             return self._typed.convert(value) if self._opens else value
         except ConfigurationError:
             raise
