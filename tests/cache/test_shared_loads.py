@@ -155,3 +155,36 @@ async def test_what_no_loader_should_raise_is_an_error_for_everyone_who_waits(
     assert {type(result) for result in results} == {RuntimeError}
     assert await elsewhere == 1
     assert one.stats().totals.load_errors == 1
+
+
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_caller_who_is_cancelled_as_the_lease_arrives_gives_it_back(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    """Another process then loads at once; unless a caller beside this one has got the same lease, and loads with it."""
+    monkeypatch.setattr("cachebus.cache.tiers.redis.LEASE_MS", 600_000)  # nobody sits it out
+    slow = Slow()
+    one, two = await connect(), await connect()
+    here, there = [cache.view("given:{n}", ttl="1m")(slow.load) for cache in (one, two)]
+    assert one.reader is not None
+    server = one.reader._lookup.entries._server  # type: ignore[union-attr] # it has a server
+    send, late = server.submit_run, list[Callable[[], None]]()
+
+    def keep(verb: str, keys: Any, args: Any, done: Done, **more: Any) -> None:
+        monkeypatch.setattr(server, "submit_run", send)
+        send(verb, keys, args, lambda replies: late.append(lambda: done(replies)), **more)
+
+    monkeypatch.setattr(server, "submit_run", keep)
+    gone = asyncio.create_task(here(1))
+    staying = [asyncio.create_task(here(1)) for _ in range(others)]
+    await until(lambda: late, "the lease")
+    late[0]()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    elsewhere = asyncio.create_task(there(1))
+    await until(lambda: slow.loads, "a load")
+    await until(lambda: two.stats().totals.waits or not others, "the other process")
+    slow.gate.set()
+    assert await asyncio.gather(*staying, elsewhere) == [1] * (others + 1)
+    assert slow.loads == 1

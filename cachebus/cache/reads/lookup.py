@@ -97,8 +97,13 @@ class Lookup:
         *token*: take the lease if nothing can be used; '' only looks. *floor*: least clock of birth. *need_ms*: least
         life left. *asks*: whatever is found, ask the ledger. *joins*: see `Entries.read`. Raises: ServerError.
         """
-        found = await self.entries.read(self._ask(call, token, floor, need_ms, asks), joins=joins)
-        return found, await self.accept(call, found, asks=asks)
+        asked = self.entries.read(self._ask(call, token, floor, need_ms, asks), joins=joins)
+        try:
+            found = await asked
+            return found, await self.accept(call, found, asks=asks)
+        except BaseException:  # a caller may be cancelled in the tick that brings the lease
+            self.entries.abandon(asked)
+            raise
 
     def can_glance(self, calls: Sequence[Call]) -> bool:
         """Whether calls of one kind may be looked at, to be judged by this process's table alone."""

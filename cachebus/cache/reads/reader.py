@@ -314,7 +314,7 @@ class Reader:
         if self._lookup is None or found is None or found.state is not LeaseState.OURS:
             return
         if flight.token != found.ask.token:
-            await self._lookup.entries.release(found.ask)
+            await self._lookup.entries.give_back(found)
 
     async def _load(self, flight: Flight, call: Call, load: Load, found: Found | None = None) -> Value:
         seen, era = self.freshness.born

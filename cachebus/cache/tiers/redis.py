@@ -77,6 +77,15 @@ class LedgerReply:
         return self._answer
 
 
+class _Given:
+    """How many callers a lease was given to who may load with it: the last to give it back does."""
+
+    __slots__ = ("callers",)
+
+    def __init__(self) -> None:
+        self.callers = 0
+
+
 class Found(msgspec.Struct, frozen=True, gc=False):
     """What a read brought: the stored bytes, who loads, and the ledger's word if asked."""
 
@@ -86,6 +95,8 @@ class Found(msgspec.Struct, frozen=True, gc=False):
     ledger: LedgerReply | None
     ask: Ask
     """The question this answers; perhaps another caller's, whose lease it then is."""
+    given: _Given | None = None
+    """Where the lease is ours: to how many."""
 
 
 class _Read(msgspec.Struct, eq=False):
@@ -102,14 +113,12 @@ class _Read(msgspec.Struct, eq=False):
             return False
         return mine.floor >= ask.floor and mine.until >= ask.until and bool(mine.token) == bool(ask.token)
 
-    def succeed(self, found: Found) -> bool:
-        """Answer everyone; False where nobody waits any more."""
-        awaited = False
-        for caller in self.callers:
-            if not caller.done():
-                caller.set_result(found)
-                awaited = True
-        return awaited
+    def succeed(self, found: Found) -> int:
+        """Answer everyone; returns how many still wait."""
+        waiting = [caller for caller in self.callers if not caller.done()]
+        for caller in waiting:
+            caller.set_result(found)
+        return len(waiting)
 
     def fail(self, error: ServerError) -> None:
         """Tell everyone that it failed."""
@@ -242,9 +251,14 @@ class Entries:
                 read.succeed(Found(data, LeaseState.USE, 0, ledger if read.ask.scopes else None, read.ask))
             return
         for read, data, state, wait in zip(reads, reply[::3], reply[1::3], reply[2::3], strict=True):
-            found = Found(data, STATES[state], wait, ledger if read.ask.scopes else None, read.ask)
-            if not read.succeed(found) and state == LeaseState.OURS:  # every caller gave up: nobody would load
-                self._start(self.release(read.ask))
+            given = _Given() if state == LeaseState.OURS else None
+            callers = read.succeed(
+                Found(data, STATES[state], wait, ledger if read.ask.scopes else None, read.ask, given)
+            )
+            if given is not None:
+                given.callers = callers
+                if not callers:  # every caller gave up: nobody would load
+                    self._start(self.release(read.ask))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -265,6 +279,16 @@ class Entries:
     async def write(self, entry: str, data: bytes, *, life_ms: int, born: Born) -> bool:
         """Store a value unless a newer one lies there. One round trip. Raises: ServerError."""
         return bool(await self._server.run("cache/tiers/write", (entry,), (data, life_ms, stamp(born))))
+
+    async def give_back(self, found: Found) -> None:
+        """Give back the lease that a caller will not load with, unless another caller who got it may."""
+        if _is_last(found):
+            await self.release(found.ask)
+
+    def abandon(self, asked: asyncio.Future[Found]) -> None:
+        """Do the same for a caller of `read` that ends now, with the answer or without."""
+        if asked.done() and not asked.cancelled() and asked.exception() is None and _is_last(asked.result()):
+            self._start(self.release(asked.result().ask))
 
     async def release(self, ask: Ask) -> None:
         """Give the lease back without a value. One round trip; a failure only means that it ends by itself."""
@@ -321,3 +345,11 @@ class Entries:
     def _wake_all(self) -> None:
         for entry in list(self._waiters):
             self._woken("", entry.encode())
+
+
+def _is_last(found: Found) -> bool:
+    """Count one caller less of a lease; return whether none is left."""
+    if found.given is None:
+        return False
+    found.given.callers -= 1
+    return found.given.callers == 0
