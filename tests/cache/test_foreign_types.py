@@ -117,6 +117,32 @@ def declared(cache: Cache, kind: Any, value: Any = None) -> View[[], Any]:
     return cache.view(f"view{len(cache.views)}", ttl="1m")(view)
 
 
+class A(pydantic.BaseModel):
+    """Like another."""
+
+    n: int
+
+
+class B(pydantic.BaseModel):
+    """Like another."""
+
+    n: int
+
+
+class Mixed(enum.Enum):
+    """Its values are of two kinds."""
+
+    ONE = 1
+    TWO = "two"
+
+
+@dataclasses.dataclass
+class Marked:
+    """Holds one."""
+
+    mark: Mixed
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "mapped": (User, "User is mapped to a table.*select its columns.*from_attributes"),
     "a list of mapped": (list[User], "User is mapped to a table"),
@@ -135,6 +161,11 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an awaitable": (Awaitable[int], "await it first"),
     "a frame": (pd.DataFrame, "DataFrame cannot be stored.*to_dict.*codec"),
     "an array": (np.ndarray, "ndarray cannot be stored.*tolist.*codec"),
+    "lists of two kinds": (list[int] | list[str], r"list\[int\] and list\[str\] are both a list, and nothing tells"),
+    "dictionaries of two kinds": (list[dict[str, int] | dict[str, A]], "are both a dict"),
+    "lists of models": (list[A] | list[B] | None, "are both a list"),
+    "a mixed enum in a dataclass": (Marked, "the type Marked cannot be stored: Enums must contain either"),
+    "a mixed enum in a union": (Marked | None, r"Marked \| None cannot be stored: Enums must contain either"),
     "an exception": (ValueError, "ValueError cannot be stored"),
 }
 
@@ -182,18 +213,6 @@ class Counted(pydantic.BaseModel):
     @classmethod
     def _more(cls, n: int) -> int:
         return n + 1
-
-
-class A(pydantic.BaseModel):
-    """Like another."""
-
-    n: int
-
-
-class B(pydantic.BaseModel):
-    """Like another."""
-
-    n: int
 
 
 class Either(pydantic.BaseModel):

@@ -27,6 +27,7 @@ from cachebus.cache.values.writing import (
     Write,
     Writers,
     chosen,
+    class_of,
     is_foreign_value,
 )
 from cachebus.errors import ConfigurationError
@@ -135,7 +136,14 @@ class TypedValues:
         return cast("type[StandIn]", standin)
 
     def _one_of(self, members: Sequence[Any], declared: Any) -> type[StandIn]:
-        """Stand in for a union that msgspec cannot tell apart: the member's number is written with the value."""
+        """Stand in for a union that msgspec cannot tell apart: the member's number is written with the value.
+
+        Raises: ConfigurationError where the class of a value does not tell its member; TypeError for a member that
+        cannot be stored alone.
+        """
+        self._refuse_alike(members, declared)
+        for member in members:
+            msgspec.msgpack.Decoder(member)
         names = {str(at): member for at, member in enumerate(members)}
         names.update({getattr(get_origin(member) or member, "__name__", ""): member for member in members})
 
@@ -158,6 +166,18 @@ class TypedValues:
             return msgspec.convert(state, names[value.name], dec_hook=self._load)
 
         return self._stand_in(declared, write, read)
+
+    def _refuse_alike(self, members: Sequence[Any], declared: Any) -> None:
+        first: dict[Any, Any] = {}
+        for member in members:
+            base = class_of(member)
+            if base in first:
+                raise ConfigurationError(
+                    f"{self._what}: the type {_named(declared)} cannot be stored: {_named(first[base])} and "
+                    f"{_named(member)} are both a {_named(base)}, and nothing tells them apart; declare one that is "
+                    "both, as list[int | str] is list[int] | list[str], or wrap each in a class of its own"
+                )
+            first[base] = member
 
     def _enum(self, kind: type[enum.Enum]) -> type[StandIn]:
         """Stand in for an enum whose values are neither text nor numbers, or whose members can be joined."""

@@ -202,7 +202,7 @@ def _write_fields(kind: Any, writers: Mapping[str, Write], value: Any) -> Any:
 
 def chosen(members: Sequence[Any], value: Any) -> int | None:
     """Return which member of a union a value is: by its very class first, then by what that inherits."""
-    bases = [_base(member) for member in members]
+    bases = [class_of(member) for member in members]
     kind = type(value)
     for at, base in enumerate(bases):
         if base is kind:
@@ -213,7 +213,7 @@ def chosen(members: Sequence[Any], value: Any) -> int | None:
     return None
 
 
-def _base(member: Any) -> Any:
+def class_of(member: Any) -> Any:
     """Return the class that values of a union's member have; of a stand-in, what it stands for."""
     while get_origin(member) is typing.Annotated or named_type(member) is not None:
         member = get_args(member)[0] if get_origin(member) is typing.Annotated else named_type(member)
