@@ -313,6 +313,7 @@ async def test_a_handler_of_lists_gets_lists_and_one_bad_event_is_found_alone(cl
         ([Invalidate(prefix="portfolio")], "prefix"),
         ([Broadcast("a\nb", "t")], "topic"),
         ([Broadcast("a", "t", object())], "JSON"),
+        ([Broadcast("a", "t", {"note": None, "price": float("nan")})], "field 'data.price' is nan"),
         ([Broadcast("a", "t", "x" * 300_000)], "limit"),
         ([Publish("ws:user:7", {})], "channel"),
         ([Broadcast("a", "t", n) for n in range(901)], "too many effects"),
