@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 import re
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from decimal import Decimal
@@ -225,7 +226,9 @@ async def test_a_value_that_cannot_be_stored_is_served(
     assert re.search(message, warning)
 
 
-@pytest.mark.parametrize("ttl", [lambda _: 0, lambda _: 1e99, lambda _: "soon", lambda value: value.nothing])
+@pytest.mark.parametrize(
+    "ttl", [lambda _: 0, lambda _: 1e99, lambda _: "soon", lambda value: value.nothing, lambda _: sys.exit()]
+)
 async def test_a_ttl_or_tags_that_cannot_be_had_do_not_lose_the_value(
     connect: Connect, ttl: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,6 +93,32 @@ async def test_a_renewal_that_fails_is_not_repeated_at_each_read(
 
 
 @pytest.mark.usefixtures("long_pauses")
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError])
+async def test_a_renewal_may_raise_whatever_it_likes(
+    memory: Cache, clock: FakeClock, caplog: pytest.LogCaptureFixture, raised: type[BaseException]
+) -> None:
+    """It failed as any other does: the old value is served, the loop goes on, and one line says why."""
+    attempts = 0
+
+    @memory.view("failing:{n}", ttl="1h", stale="20h")
+    async def value(n: int) -> int:
+        nonlocal attempts
+        attempts += 1
+        if attempts > 1:
+            raise raised
+        return n
+
+    await value(1)
+    clock.advance("61m")
+    for _ in range(3):
+        assert await value(1) == 1
+        await asyncio.sleep(0)
+    assert attempts == 2
+    (line,) = lines(caplog, logging.WARNING)
+    assert raised.__name__ in line
+
+
+@pytest.mark.usefixtures("long_pauses")
 async def test_a_renewal_that_is_not_kept_is_not_repeated_at_each_read(
     memory: Cache, clock: FakeClock, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -195,7 +195,8 @@ class Loader:
         try:
             tags, ttl_ms = call.all_tags(value), call.kind.ttl_ms(value)
             kept = call.kind.keep is None or bool(call.kind.keep(value))
-        except Exception as failed:  # the view's own functions of the value
+        except BaseException as failed:  # the view's own functions of the value
+            pass_on(failed)
             raise NotCacheable(f"{call.kind.codec.what}: no ttl or tags for this value: {failed!r}") from failed
         assert flight.born is not None  # noqa: S101 - set when the load began
         header = Header(
