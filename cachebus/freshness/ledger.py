@@ -88,6 +88,8 @@ class Ledger:
         self._alone = False
         """Whether the last invalidation had no company: the next one then leaves at once, not with its tick."""
         self._outbox: dict[str, Cause] = {}
+        self._refused = ""
+        """Why the server does not take them, where it was asked; '' while it takes them."""
         self._own: dict[str, float] = {}
         """Scopes that this process invalidated lately, and when; in that order."""
         self._sending = asyncio.Lock()
@@ -191,8 +193,9 @@ class Ledger:
 
     def _queue(self, scopes: Mapping[str, Cause], failed: ServerError) -> Invalidation:
         self._enqueue(scopes)
-        if not isinstance(failed, Unavailable):
-            log.warning("an invalidation of %d scopes is queued: %s", len(scopes), failed)
+        if not (isinstance(failed, Unavailable) or self._refused == type(failed).__name__):
+            self._refused = type(failed).__name__
+            log.warning("invalidations hold in this process alone, and are sent when the server takes them: %s", failed)
         return Invalidation(clock_of(self._freshness.born, queued=True), {})
 
     def _enqueue(self, scopes: Mapping[str, Cause]) -> None:
@@ -218,6 +221,9 @@ class Ledger:
         self._freshness.delivered(part, moment)
         for scope in part:
             self._outbox.pop(scope, None)
+        if self._refused and not self._outbox:
+            self._refused = ""
+            log.warning("the server takes invalidations again; none is queued any more")
 
     def _remember(self, scopes: Iterable[str]) -> None:
         now, own = now_s(), self._own

@@ -190,7 +190,7 @@ class Harness:
                     await self._break(kind, after=at / len(self._plan), until=(at + 1) / len(self._plan))
                 await publishing
                 await self._until(self._handled)
-                letters = list(await DeadLetters(client).list(self._events))
+                letters = list(await DeadLetters(client).list(self._events + len(self.plain)))
                 await DeadLetters(client).replay(letter.letter_id for letter in letters if may_be(letter))
                 await self._until(self._in_feed)
                 return await self._check(letters)
