@@ -39,7 +39,7 @@ from cachebus.testing import FaultProxy
 from tests.support.bus_harness_worker import numbers
 from tests.support.process_faults import SkewedClocks, pinch, release
 from tests.support.serving import HERE, Workers, running
-from tests.support.topologies import Deployment, deployed
+from tests.support.topologies import UNASKED, Deployment, deployed
 
 LEASE = "500ms"
 PATIENCE_S = 60.0
@@ -193,6 +193,8 @@ class Harness:
                 letters = list(await DeadLetters(client).list(self._events + len(self.plain)))
                 await DeadLetters(client).replay(letter.letter_id for letter in letters if may_be(letter))
                 await self._until(self._in_feed)
+                if unasked := await self._deployment.unasked():
+                    self.done[UNASKED] += unasked
                 return await self._check(letters)
 
     async def _url(self, stack: contextlib.AsyncExitStack) -> str:

@@ -33,6 +33,7 @@ PAUSE_MS = 8_000
 DOWN_AFTER_MS = 2_000
 """Sentinel and cluster give a primary up after this long: a busy machine is not to do it by itself."""
 PATIENCE_S = 60.0
+UNASKED = "failover that nobody asked for"
 
 TOPOLOGIES = {
     "one": "Valkey 9, one node",
@@ -133,6 +134,13 @@ class Deployment:
             return "restart"
         await self._fail_over(self._pair(), lossy=lossy)
         return "failover, lossy" if lossy else "failover"
+
+    async def unasked(self) -> int:
+        """Return how many primaries the servers have replaced by themselves, as they do where a machine is too busy.
+
+        What was acknowledged and not yet replicated is gone then, which is nobody's fault but theirs.
+        """
+        return sum([(await asyncio.to_thread(pair.primary.ask, "ROLE"))[0] != b"master" for pair in self.pairs])
 
     def _pair(self) -> Pair:
         """Return the pair that holds the namespace: in a cluster everything but entries shares its slot."""
