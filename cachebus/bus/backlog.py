@@ -58,17 +58,19 @@ async def known_shards(client: Client) -> int:
 async def backlog(client: Client, shards: int) -> Backlog:
     """Look; one shared round trip. Raises: ServerError."""
     names, call = client.names, client.store.call
-    lengths = asyncio.gather(
-        call("ZCARD", names.bus("refreshes")),
-        call("ZCARD", names.bus("delayed")),
-        call("XLEN", names.bus("deadletters")),
-        call("XLEN", names.feed),
-        call("XLEN", names.journal),
-        call("ZCOUNT", names.ledger, 0, "+inf"),
-        call("ZMSCORE", names.ledger, *OF_ITSELF),
+    found, lengths = await asyncio.gather(
+        asyncio.gather(*[_shard(client, number) for number in range(shards)]),
+        asyncio.gather(
+            call("ZCARD", names.bus("refreshes")),
+            call("ZCARD", names.bus("delayed")),
+            call("XLEN", names.bus("deadletters")),
+            call("XLEN", names.feed),
+            call("XLEN", names.journal),
+            call("ZCOUNT", names.ledger, 0, "+inf"),
+            call("ZMSCORE", names.ledger, *OF_ITSELF),
+        ),
     )
-    found = await asyncio.gather(*[_shard(client, number) for number in range(shards)])
-    refreshes, delayed, letters, feed, journal, members, of_itself = await lengths
+    refreshes, delayed, letters, feed, journal, members, of_itself = lengths
     scopes = members - sum(score is not None for score in of_itself)
     return Backlog(list(found), refreshes, delayed, letters, feed, journal, scopes)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from cachebus.bus.backlog import backlog
 from cachebus.bus.dead_letters import DeadLetters
 from cachebus.bus.effects import Broadcast, Effects
 from cachebus.bus.engine.bridge import Bridge
@@ -21,7 +23,7 @@ from cachebus.bus.engine.refresher import Refresher
 from cachebus.bus.engine.shard_lease import Shard
 from cachebus.bus.handlers import on
 from cachebus.bus.publisher import Bus
-from cachebus.errors import CommandRefused
+from cachebus.errors import CommandRefused, ServerError
 from cachebus.redis.client import Client
 from cachebus.testing.server import PrivateServer
 from tests.support.serving import add, data, number, running
@@ -405,3 +407,18 @@ async def test_a_stream_deleted_and_begun_anew_with_older_ids_is_read(client: Cl
     async with running(after):
         await until(lambda: has(client, [1, 2]))
     assert after.stats.gaps == 1
+
+
+async def test_a_backlog_that_cannot_be_asked_leaves_no_error_behind(own_server: PrivateServer) -> None:
+    """It is one error for who asked; what was asked beside it is not logged as never retrieved."""
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: reported.append(context))
+    async with Client(own_server.url) as client:
+        assert (await backlog(client, 2)).delayed == 0
+        own_server.kill()
+        for _ in range(20):
+            with pytest.raises(ServerError):
+                await backlog(client, 2)
+            await asyncio.sleep(0)
+        gc.collect()
+    assert reported == []
