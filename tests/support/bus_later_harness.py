@@ -96,7 +96,7 @@ class ImportHarness:
         while self._published < self._events or not killing.done():
             event = {"n": self._published}
             if self._published % 2:
-                await self._client.store.call("PUBLISH", "imports", msgspec.json.encode(event))
+                await self._client.store.call("PUBLISH", "imports", msgspec.json.encode(event), timeout_s=5.0)
             else:
                 await self._bus.publish("imports", event, timeout="60s")
             if self._published % 10 == 0:
