@@ -18,8 +18,10 @@ import random
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -83,9 +85,9 @@ class ImportHarness:
                 killing = asyncio.create_task(self._kill())
                 await self._import(killing)
                 await killing
-                await until(self._closed, "the window closed", deadline_s=PATIENCE_S)
+                await self._until(self._closed, "the window closed")
                 await self._alone()
-                await until(self._done, "every delayed event came", deadline_s=PATIENCE_S)
+                await self._until(self._done, "every delayed event came")
             return await self._check()
 
     async def _start(self) -> None:
@@ -113,15 +115,15 @@ class ImportHarness:
 
         Another process is started in its place.
         """
-        await until(self._opened)
+        await self._until(self._opened, "a window opened")
         await self._workers.kill_all()
-        await until(self._out_of_time)
+        await self._until(self._out_of_time, "its time was over")
         for _ in range(2):
             await self._start()
         for at in range(self._kills):
             while self._published < self._events * at // self._kills:  # noqa: ASYNC110 - polling is enough here
                 await asyncio.sleep(0.005)
-            active = await until(self._workers.active, deadline_s=PATIENCE_S)
+            active = await self._until(self._workers.active, "a worker is active")
             await asyncio.sleep(self._draw.uniform(0, 0.2))
             await self._workers.kill(active)
             await self._start()
@@ -133,10 +135,20 @@ class ImportHarness:
             await self._delay(0.05)
         self.fault = await self._deployment.die(self._draw)
         self._clocks.jump()
-        await until(self._overdue, deadline_s=PATIENCE_S)
+        await self._until(self._overdue, "all delayed events are due")
         await self._start()
 
     # -- looking ----------------------------------------------------------------------------------------------------
+
+    async def _until(self, fact: Callable[[], Awaitable[Any]], what: str) -> Any:
+        """Look until *fact* answers, and look again where the server is late or away: that is no finding."""
+
+        async def look() -> Any:
+            with contextlib.suppress(ServerError):
+                return await fact()
+            return None
+
+        return await until(look, what, deadline_s=PATIENCE_S)
 
     async def _opened(self) -> bool:
         return bool(await self._client.store.call("EXISTS", self._client.names.bus("debounced", "0")))
@@ -153,9 +165,7 @@ class ImportHarness:
 
     async def _overdue(self) -> bool:
         delayed, now_us = self._client.names.bus("delayed"), self._client.now_us()
-        with contextlib.suppress(ServerError):
-            return bool(await self._client.store.call("ZCOUNT", delayed, "-inf", now_us) == ALONE)
-        return False
+        return bool(await self._client.store.call("ZCOUNT", delayed, "-inf", now_us) == ALONE)
 
     async def _done(self) -> bool:
         letters = DeadLetters(self._client)
@@ -167,11 +177,15 @@ class ImportHarness:
         messages = [msgspec.json.decode(record.message) for record in await fed(self._client) if record.topic == topic]
         return [message["data"] for message in messages]
 
+    async def _both(self) -> tuple[list[int], list[int]]:
+        return await self._of("numbers"), await self._of("imports")
+
     async def _check(self) -> LaterFindings:
-        seen = Counter(await self._of("numbers"))
+        numbers, broadcasts = await self._until(self._both, "the feed can be read")
+        seen = Counter(numbers)
         return LaterFindings(
             imported=self._published,
-            broadcasts=await self._of("imports"),
+            broadcasts=broadcasts,
             delayed=self._delayed,
             lost=[n for n in range(self._delayed) if n not in seen],
             twice=[n for n, times in seen.items() if times > 1],

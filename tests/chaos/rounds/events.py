@@ -54,7 +54,7 @@ class Forgetful(ImportHarness):
         overdue = await super()._overdue()
         if overdue:
             names = self._client.names
-            await self._client.store.call("DEL", names.bus("delayed"), names.bus("delayed-items"))
+            await self._client.store.call("DEL", names.bus("delayed"), names.bus("delayed-items"), timeout_s=5.0)
         return overdue
 
     async def _closed(self) -> bool:
