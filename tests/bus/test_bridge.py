@@ -288,3 +288,20 @@ async def test_too_much_at_once_is_left_to_others_and_said(
         await until(lambda: bridge.stats.heard and bridge.stats.appended == bridge.stats.heard)
         await until(lambda: appended(number(1000)))
     assert len(await payloads(client)) == bridge.stats.heard
+
+
+async def test_a_marker_between_a_notice_and_its_message_parts_them_not(client: Client, until: Until) -> None:
+    """In a cluster another node's marker can come there: the message is in the stream already, and stays there once."""
+    bridge = Bridge(client, [echo])
+    async with running(bridge):
+        await until(lambda: bridge.listening)
+        payload = number(1)
+        for channel, message in (
+            (client.names.bus("skip"), b"%d numbers:one" % len(payload)),
+            (client.names.bus("mark"), b"0123456789abcdef"),
+            ("numbers:one", payload),
+            ("numbers:one", number(2)),
+        ):
+            await client.store.call("PUBLISH", channel, message)
+        await until(lambda: bridge.stats.appended >= 1)
+    assert (bridge.stats.skipped, bridge.stats.heard) == (1, 1)

@@ -239,10 +239,11 @@ class Bridge(Drainable):
         marker = payload.decode(errors="replace")
         if not _MARKER.fullmatch(marker):
             return  # no bridge sent it
-        if self._marker or marker == self._own:
+        if not self._marker and marker == self._own:
+            self._skips.clear()  # left from when we heard notices, but not yet the channel they were for
+        if self._marker or marker == self._own:  # later ones: another node's may part a notice from its message
             self._marker = marker
             self._numbers.clear()
-            self._skips.clear()  # left from when we heard notices, but not yet the channel they were for
 
     def _heard_skip(self, _channel: str, payload: bytes) -> None:
         length, _, channel = payload.decode(errors="replace").partition(" ")
