@@ -178,9 +178,26 @@ class Cluster(Server):
         task.add_done_callback(self._sending.discard)
 
     async def dedicated(self, key: str, on_push: Callable[[Any], None] | None = None) -> Connection:
-        """Open a connection of one's own to the node of *key*."""
+        """Open a connection of one's own to the node of *key*, which is asked whether it is.
+
+        A node that was replaced takes subscriptions, too; it hears from others what is published, and not all of it.
+        """
         await self.ready()
-        return await (await self._node(self._owner(key))).dedicated(key, on_push)
+        for _ in range(REDIRECTS):
+            connection = await (await self._node(self._owner(key))).dedicated(key, on_push)
+            try:
+                await connection.call("TYPE", key)
+            except Moved as moved:
+                if moved.ask:  # the slot is about to move, and still here
+                    return connection
+                await connection.close()
+                await self._look()
+            except BaseException:
+                await connection.close()
+                raise
+            else:
+                return connection
+        raise Unavailable(f"{self.address}: redirected more than {REDIRECTS} times")
 
     def opener(self, key: str) -> Callable[[], Awaitable[Connection]]:
         """Return what opens a connection to the node of *key* in any thread. Raises: Unavailable."""

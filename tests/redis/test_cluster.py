@@ -9,6 +9,7 @@ import pytest
 
 from cachebus import Cache, CacheSettings
 from cachebus.errors import Unavailable
+from cachebus.redis.client import Client
 from cachebus.redis.cluster import Cluster
 from cachebus.redis.keyspace import key_slot
 from cachebus.testing.server import PrivateCluster, PrivateServer
@@ -53,6 +54,27 @@ async def test_reads_follow_slots_that_have_moved(cluster: PrivateCluster, names
             server._owners = dict(wrong)
             assert [await view(n) for n in range(30)] == list(range(30))
     assert loads == 30
+
+
+async def test_who_listens_listens_at_the_node_that_owns_the_slot(cluster: PrivateCluster, namespace: str) -> None:
+    """Any node takes a subscription; one that was replaced lately hears what is published with holes."""
+    async with Client(cluster.url, namespace=namespace) as client:
+        server, key = client.store, client.names.wake
+        assert isinstance(server, Cluster)
+        believed = server._owners
+        owner = believed[key_slot(key)]
+        server._owners = believed | {key_slot(key): next(place for place in believed.values() if place != owner)}
+        connection = await server.dedicated(key)
+        try:
+            assert (await connection.call("CLUSTER", "MYID")) == cluster_id(cluster, owner[1])
+        finally:
+            await connection.close()
+
+
+def cluster_id(cluster: PrivateCluster, port: int) -> bytes:
+    """Return the name of a node."""
+    (node,) = [node for node in cluster.nodes if node.port == port]
+    return bytes(node.ask("CLUSTER", "MYID"))
 
 
 async def test_a_server_that_is_no_cluster_is_said_once(
