@@ -29,9 +29,10 @@ _DEAF = (
     "A fault, mended: after a failover workers listened at the node that had been replaced, which hears with holes what"
     " is published. They took an event for a plain message, or named a plain message unlike the others."
 )
+_INFERRED = " Traced in `fleet`; that it was the same here is inferred."
 _REPLAYED = (
     "The harness was wrong: it replayed a dead letter of the import after its window had closed, which rightly opens"
-    " another one."
+    " another one. Reproduced on purpose; that it was so in this round is inferred."
 )
 _ENDED = "The harness was wrong: it looked at a process that had ended by itself."
 _LATE = "The machine, with a load of 10 to 18 on 2 cores: "
@@ -41,8 +42,8 @@ EXPLAINED = {
     ("bus", "sentinel", 30, 30): _FROZEN,
     ("bus", "redis62", 30, 1): _FROZEN,
     ("bus", "redis7", 30, 1): _FROZEN,
-    ("bus", "cluster", 30, 51): _DEAF,
-    ("bus", "cluster", 32, 41): _DEAF,
+    ("bus", "cluster", 30, 51): _DEAF + _INFERRED,
+    ("bus", "cluster", 32, 41): _DEAF + _INFERRED,
     ("fleet", "cluster", 30, 24): _DEAF,
     ("fleet", "cluster", 32, 15): _DEAF,
     ("bus", "sentinel", 32, 33): f"{_LATE}Sentinel did not vote within a minute.",
