@@ -72,7 +72,7 @@ class Stop:
     def _heard(self) -> None:
         if not self.event.is_set():
             self.event.set()
-            self.tell(asyncio.get_running_loop())
+            self.warn_before_limit(asyncio.get_running_loop())
 
     def _received(self, number: int, _frame: FrameType | None) -> None:
         if self.signal:
@@ -85,6 +85,6 @@ class Stop:
         # A thread of C code: it ends a process whose loop is blocked, says where, and exits with code 1.
         faulthandler.dump_traceback_later(self._limit_s, exit=True, file=sys.__stderr__)  # type: ignore[arg-type]  # typeshed says TextIO only
 
-    def tell(self, loop: asyncio.AbstractEventLoop) -> None:
+    def warn_before_limit(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have *loop* say shortly before the limit what does not end, wherever it is run by then."""
         loop.call_later(self._limit_s - SAID_S, say_what_hangs)

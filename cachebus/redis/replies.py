@@ -66,11 +66,11 @@ def remedy(denied: AccessDenied) -> str:
             return "correct what that function returns: (user, password, expires_at)"
         return "correct user and password in its URL: redis://user:password@host"
     user, command = re.search(r"User (\S+) has", said), re.search(r"'([^']+)' command", said)
-    names = "&*" if "channel" in said else "~{<namespace>}:* ~<namespace>:*"
-    if command is None and "run this command" in said:  # a server that does not say which
+    rule = "&*" if "channel" in said else "~{<namespace>}:* ~<namespace>:*"
+    if command is not None:
+        rule = f"+{command[1]}"
+    elif "run this command" in said:  # a server that does not say which
         rule = "+@all -@dangerous"
-    else:
-        rule = names if command is None else f"+{command[1]}"
     return f"add the rule that is missing: ACL SETUSER {user[1] if user else '<user>'} {rule}"
 
 

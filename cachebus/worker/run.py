@@ -48,7 +48,7 @@ def main(_asked: argparse.Namespace, environment: Mapping[str, str]) -> int:
             runner.run(_work(settings, application, stop))
         except BaseException:
             stop.limit()  # leaving the runner waits for every task, also for one that swallows its cancellation
-            stop.tell(runner.get_loop())
+            stop.warn_before_limit(runner.get_loop())
             raise
     stop.finished()
     return 0

@@ -2,7 +2,8 @@
 
 There is no leader. A message is named by what all bridges hear alike: the last marker before it, and its number on its
 channel since that marker. One connection hears everything in the order in which the server ran it, and a marker goes
-the same way, so names agree; the script that appends drops those it has. A bridge has no names to give after it
+the same way, so names agree (in a cluster all listen at the node that owns the slot of the bus: `Cluster.dedicated`);
+the script that appends drops those it has. A bridge has no names to give after it
 (re)connected, until it has heard a marker of its own: what it hears meanwhile is left to the others.
 
 `publish()` announces its own PUBLISH with a skip notice just before it: that message is in the stream already.
@@ -239,11 +240,12 @@ class Bridge(Drainable):
         marker = payload.decode(errors="replace")
         if not _MARKER.fullmatch(marker):
             return  # no bridge sent it
-        if not self._marker and marker == self._own:
+        if not self._marker:
+            if marker != self._own:
+                return
             self._skips.clear()  # left from when we heard notices, but not yet the channel they were for
-        if self._marker or marker == self._own:  # later ones: another node's may part a notice from its message
-            self._marker = marker
-            self._numbers.clear()
+        self._marker = marker  # a later one may come from another node, between a notice and its message
+        self._numbers.clear()
 
     def _heard_skip(self, _channel: str, payload: bytes) -> None:
         length, _, channel = payload.decode(errors="replace").partition(" ")

@@ -172,12 +172,10 @@ class Loader:
         token = condition.set(before)
         try:
             value = await load()
-        except Exception:
-            raise
         except BaseException as raised:
             if is_cancelled():
                 raise
-            pass_on(raised)
+            pass_on(raised, Exception)
             # As it is it would end the event loop, or the task of each caller who waits for this load.
             raise RuntimeError(f"{call.key}: the loader raised {type(raised).__name__} {raised}".rstrip()) from raised
         finally:
