@@ -235,6 +235,11 @@ class Part(NamedTuple):
     """Why it is missed or not measured."""
 
 
+def benchmarked(section: str, wanted: str, label: str, bound: str, *tests: str, why: str = "") -> Part:
+    """Return a part that a row of a benchmark shows."""
+    return Part(wanted, Wanted(section, label, bound), tests, why)
+
+
 class Target(NamedTuple):
     """One of the 35."""
 

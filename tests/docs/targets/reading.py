@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.docs.targets.evidence import (
     NEVER_STALE,
     Attacked,
@@ -11,9 +13,9 @@ from tests.docs.targets.evidence import (
     Shown,
     Target,
     Unshown,
-    Wanted,
     at_least,
     at_most,
+    benchmarked,
 )
 
 ON_ARRIVAL = (
@@ -22,9 +24,7 @@ ON_ARRIVAL = (
 )
 
 
-def cache(wanted: str, label: str, bound: str, *tests: str, why: str = "") -> Part:
-    """Return a part that a row of the benchmark of the cache shows."""
-    return Part(wanted, Wanted("cache", label, bound), tests, why)
+cache = partial(benchmarked, "cache")
 
 
 FRESH = (

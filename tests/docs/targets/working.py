@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tests.docs.targets.evidence import (
     Attacked,
     Nearly,
@@ -14,15 +16,14 @@ from tests.docs.targets.evidence import (
     Wanted,
     at_least,
     at_most,
+    benchmarked,
     none_more,
 )
 
 BENCHMARKS = "reference/benchmarks.md"
 
 
-def bus(wanted: str, label: str, bound: str, why: str = "") -> Part:
-    """Return a part that a row of the benchmark of the bus shows."""
-    return Part(wanted, Wanted("bus", label, bound), why=why)
+bus = partial(benchmarked, "bus")
 
 
 FAST = (
@@ -37,8 +38,8 @@ FAST = (
                 "The server ≤ 1.5 × the same commands raw",
                 "the same over the raw commands",
                 "≤ 1.5",
-                "The script checks lease, position and number of the commit, and moves the clock of each scope; the raw"
-                " commands check nothing, and go in pipelines of 500.",
+                why="The script checks lease, position and number of the commit, and moves the clock of each scope; the"
+                " raw commands check nothing, and go in pipelines of 500.",
             ),
             Part(
                 "The sustained rate, by arithmetic, is told",
@@ -66,7 +67,7 @@ FAST = (
                 "p99 ≤ 1.5 × a bare `XADD` to `XREAD`",
                 "publish to feed at 1,000/s, p99 over a bare XADD to XREAD",
                 "≤ 1.5",
-                "Between the two lie a handler and a commit; the bare way is one command and one reply.",
+                why="Between the two lie a handler and a commit; the bare way is one command and one reply.",
             ),
             Part(
                 "A publication is 1 round trip",
